@@ -1,0 +1,82 @@
+"""The numbers the papers print, as CSV files beside this one, and looking up one row of them.
+
+Cells stay text, as printed: some are empty, some are marked as doubtful (`87.9?`), some carry a unit (`22.1M`). Columns and rows tagged
+`computed` or `[CALC]` are not printed in the papers but follow from what is.
+"""
+
+import csv
+import difflib
+from importlib import resources
+import re
+
+from amalgam_tf.errors import UserError
+
+
+def tables() -> tuple[str, ...]:
+    """Names of the tables, e.g. `afk_table1`."""
+    files = (entry.name for entry in resources.files(__name__).iterdir())
+    return tuple(sorted(n.removesuffix(".csv") for n in files if n.endswith(".csv")))
+
+
+def table(name: str) -> list[dict[str, str]]:
+    """The rows of a table in the order printed, each as column -> cell.
+
+    Raises:
+        UserError: no such table.
+    """
+    if name not in tables():
+        raise UserError(f"no published table is called {name!r}: {_suggest(name, tables())}")
+    text = (resources.files(__name__) / f"{name}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines(), strict=True))
+
+
+def references(name: str) -> tuple[str, ...]:
+    """The shortest reference of each row of a table, in order: what `row` understands.
+
+    Usually `table/first cell`; where the first cell does not tell the rows apart, cells are added from left to right until it does:
+    `soka_table1/teacher/Depth`, `cust_table5/mouth/3/Smiling`.
+    """
+    rows = [tuple(r.values()) for r in table(name)]
+    return tuple(f"{name}/{_shortest(cells, rows)}" for cells in rows)
+
+
+def _shortest(cells: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    length = next((k for k in range(1, len(cells)) if sum(r[:k] == cells[:k] for r in rows) == 1), len(cells))
+    return "/".join(cells[:length])
+
+
+def row(reference: str) -> dict[str, str]:
+    """One row of a published table.
+
+    Args:
+        reference: `table/first cell`, as `afk_table1/TargetRes50`; more cells from the left if the first is not enough (see
+            `references`); or `table/#n`, the n-th row counted from 1.
+
+    Returns:
+        Column -> cell, as text.
+
+    Raises:
+        UserError: no such table or row, or a reference that fits several rows.
+    """
+    name, _, wanted = reference.partition("/")
+    rows = table(name)
+    if number := re.fullmatch(r"#(\d{1,6})", wanted):
+        found = rows[int(number[1]) - 1 : int(number[1])] if int(number[1]) else []
+    else:  # compared as text, since a cell may itself hold a slash ("w/o auxiliary")
+        found = [r for r in rows if wanted in _prefixes(list(r.values()))]
+    if len(found) == 1:
+        return found[0]
+    known = references(name)
+    if found:
+        fitting = [k for k in known if k.startswith(f"{reference}/")]
+        raise UserError(f"{reference!r} fits {len(found)} rows: say which of {', '.join(fitting)}")
+    raise UserError(f"published table {name} has no row {wanted!r}: {_suggest(reference, known)}")
+
+
+def _prefixes(cells: list[str]) -> list[str]:
+    return ["/".join(cells[:k]) for k in range(1, len(cells) + 1)]
+
+
+def _suggest(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

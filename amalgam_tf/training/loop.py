@@ -1,0 +1,300 @@
+"""`Run`: a durable run. `run.phase` trains, skips or resumes; `run.decide` computes once and replays.
+
+So a method is a straight script that reads like its algorithm box and still survives kill -9: everything it does
+follows from the state (`state.py`), the decisions, and data that are a pure function of (seed, step).
+"""
+
+from collections.abc import Callable
+import fcntl
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+import signal
+import time
+from typing import Any
+import zlib
+
+import keras
+import tensorflow as tf
+
+from amalgam_tf.errors import UserError
+from amalgam_tf.training import optimizers, state
+from amalgam_tf.training.journal import Journal
+from amalgam_tf.training.phase import Batch, Phase, Update
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed; the state is saved."""
+
+
+class Run:
+    """One run in one workdir.
+
+    Attributes:
+        workdir: everything the run writes is below it.
+        config: the resolved configuration as plain data; a workdir belongs to exactly one.
+        seed: base of every random choice; see `seed_of`.
+        strategy: tf.distribute strategy; models, optimizers and phases are made inside its scope.
+    """
+
+    def __init__(self, workdir: str | Path, config: dict[str, Any]):
+        """Opens or reopens a workdir.
+
+        Raises:
+            UserError: the folder cannot be used, is in use, or belongs to another configuration.
+        """
+        self.workdir, self.config = Path(workdir), config
+        self.seed = int(config.get("seed", 0))
+        self.strategy = tf.distribute.get_strategy()
+        self._log_every = int(config.get("log_every_steps", 10))
+        self._save_every = int(config.get("save_every_steps", 200))
+        self._lock = _lock(self.workdir)
+        _claim(self.workdir / "config.json", config)
+        self.journal = Journal(self.workdir)
+        self.checkpoints = state.Checkpoints(self.workdir / "checkpoints")
+        self.progress = self.checkpoints.progress
+        self.journal.rewind(self.progress.journal_bytes)
+        for note in self.checkpoints.notes:
+            self.journal.say(note)
+        if self.progress.total:
+            self.journal.say(f"resuming {self.workdir} at step {self.progress.total}" + (f" ({self.progress.phase} {self.progress.step})" if self.progress.phase else ""))
+        self._started = time.monotonic()
+
+    def close(self) -> None:
+        """Releases the workdir."""
+        os.close(self._lock)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    # -- what a method calls --------------------------------------------------------------------------------------------
+    def seed_of(self, name: str) -> int:
+        """A seed for one purpose, independent of the order in which seeds are asked for."""
+        return zlib.crc32(f"{self.seed}/{name}".encode())
+
+    def say(self, text: str) -> None:
+        self.journal.say(text)
+
+    def track(self, named: dict[str, keras.Variable]) -> None:
+        """Puts variables into the run's state under unique names (`BlockNet.named_variables`)."""
+        self.checkpoints.track(named)
+
+    def decide(self, name: str, compute: Callable[[], Any], of: str = "") -> Any:
+        """Computes something once and replays it ever after.
+
+        Args:
+            name: unique within the run.
+            compute: returns plain JSON data.
+            of: fingerprint of the data it comes from; a stored decision of other data is refused.
+
+        Raises:
+            UserError: the stored decision was made from other data.
+        """
+        path = self.workdir / "decisions.json"
+        book = state.read_json(path) if path.exists() else {"format": state.FORMAT, "decisions": {}}
+        state.check_format(book, path)
+        if name in book["decisions"]:
+            if book["decisions"][name]["of"] != of:
+                raise UserError(f"{path} holds {name!r} decided from other data: the data of this workdir changed; choose a new --workdir")
+            return book["decisions"][name]["value"]
+        value = json.loads(json.dumps(compute(), allow_nan=False))  # a replayed value must equal a fresh one
+        book["decisions"][name] = {"value": value, "of": of}
+        state.write_json(path, book)
+        return value
+
+    def phase(self, phase: Phase) -> None:
+        """Trains a phase to its end; at once if it is finished, from the last checkpoint if it is half done.
+
+        Raises:
+            UserError: a loss that is not finite (the last checkpoint is from before).
+            Interrupted: Ctrl-C; the state is saved first.
+        """
+        if phase.name in self.progress.finished:
+            return
+        if self.progress.phase != phase.name:
+            self.progress.phase, self.progress.step = phase.name, 0
+            self.progress.best, self.checkpoints.best = {}, {}
+        made = [self._optimizer(phase, u) for u in phase.updates]
+        slots = {f"optimizer/{phase.name}/{u.name}/{i:04d}": v for u, o in zip(phase.updates, made, strict=True) for i, v in enumerate(o.variables)}
+        self.track(slots)
+        self._check_tracked(phase)
+        self._train(phase, step_function(phase.updates, made, self.strategy))
+        self._restore_best(phase)
+        self.checkpoints.forget(slots)
+        self.progress.finished.append(phase.name)
+        self.progress.phase, self.progress.step = "", 0
+        self._save()
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Writes results.json."""
+        state.write_json(self.workdir / "results.json", {"format": state.FORMAT, **results})
+
+    def seconds(self) -> float:
+        """Wall time since this process opened the run."""
+        return time.monotonic() - self._started
+
+    # -- inside ---------------------------------------------------------------------------------------------------------
+    def _optimizer(self, phase: Phase, update: Update) -> keras.optimizers.Optimizer:
+        scaling = keras.config.dtype_policy().name == "mixed_float16"
+        with self.strategy.scope():
+            return optimizers.build(update.optimizer, update.trains, steps=phase.steps, heads=update.heads, loss_scaling=scaling)
+
+    def _check_tracked(self, phase: Phase) -> None:
+        tracked = {id(v) for v in self.checkpoints.variables.values()}
+        if lost := [v.path for v in phase.variables if id(v) not in tracked]:
+            raise ValueError(f"phase {phase.name!r} changes variables that no checkpoint holds: {lost[:5]}; call run.track on their network")
+
+    def _train(self, phase: Phase, step: Callable[[Batch], dict[str, tf.Tensor]]) -> None:
+        begin, window, clock = self.progress.step, [], time.monotonic()
+        batches = self._batches(phase, begin)
+        with _Interrupts() as interrupts:
+            for done in range(begin + 1, phase.steps + 1):
+                window.append(step(next(batches)))
+                self.progress.step, self.progress.total = done, self.progress.total + 1
+                validating = done == phase.steps or (phase.validate_every_steps and done % phase.validate_every_steps == 0)
+                saving = interrupts.seen or (done % self._save_every == 0 and done < phase.steps)
+                if len(window) == self._log_every or validating or saving:
+                    self._log(phase, window, (done - begin) / (time.monotonic() - clock))
+                    window = []
+                if validating:
+                    self._validate(phase)
+                if saving:
+                    self._save()
+                if interrupts.seen:
+                    raise Interrupted(f"stopped at step {done} of {phase.name}; the same command goes on from there")
+
+    def _batches(self, phase: Phase, begin: int):
+        n = self.strategy.num_replicas_in_sync
+        streams = [iter(phase.data.dataset(begin, phase.steps, rank, n)) for rank in range(n)]
+        if n == 1:
+            return streams[0]
+        return iter(lambda: self.strategy.experimental_distribute_values_from_function(lambda c: next(streams[c.replica_id_in_sync_group])), None)
+
+    def _log(self, phase: Phase, window: list[dict[str, tf.Tensor]], per_second: float) -> None:
+        values = {k: sum(float(m[k]) for m in window) / len(window) for k in window[0]}
+        last = self.progress.step
+        if bad := [k for k, v in values.items() if not math.isfinite(v)]:
+            raise UserError(
+                f"{phase.name}: {', '.join(bad)} became {values[bad[0]]} between steps {last - len(window) + 1} and {last}: "
+                "lower optimizer.learning_rate (the last checkpoint is from before)"
+            )
+        self.journal.measure(self.progress.total, phase.name, last, values)
+        self.journal.progress(phase.name, last, phase.steps, values, per_second)
+
+    def _validate(self, phase: Phase) -> None:
+        if phase.validate is None:
+            return
+        values = {k: float(v) for k, v in phase.validate().items()}
+        self.journal.measure(self.progress.total, phase.name, self.progress.step, {f"held_out/{k}": v for k, v in values.items()})
+        if phase.keep_best is None:
+            return
+        if values[phase.keep_best] < self.progress.best.get("value", math.inf):
+            self.progress.best = {"value": values[phase.keep_best], "step": self.progress.step}
+            self.checkpoints.best = self.checkpoints.values(phase.variables)
+
+    def _restore_best(self, phase: Phase) -> None:
+        for name, value in self.checkpoints.best.items():
+            self.checkpoints.variables[name].assign(value)
+        if self.progress.best:
+            self.say(f"  {phase.name}: best held-out {phase.keep_best} {self.progress.best['value']:.4f} at step {self.progress.best['step']:.0f} of {phase.steps}")
+        self.progress.best, self.checkpoints.best = {}, {}
+
+    def _save(self) -> None:
+        self.progress.journal_bytes = self.journal.bytes()
+        self.checkpoints.save()
+
+
+def step_function(
+    updates: list[Update], made: list[keras.optimizers.Optimizer], strategy: tf.distribute.Strategy
+) -> Callable[[Batch], dict[str, tf.Tensor]]:
+    """One tf.function that does all updates of a phase on one batch and returns the measurements, averaged over replicas."""
+
+    def replica_step(batch):
+        measured = {}
+        for update, optimizer in zip(updates, made, strict=True):
+            gradients, values = _gradients(update, optimizer, batch, strategy.num_replicas_in_sync)
+            optimizer.apply(gradients, update.trains)
+            measured |= values if len(updates) == 1 else {f"{update.name}/{k}": v for k, v in values.items()}
+        return {k: tf.cast(v, tf.float32) for k, v in measured.items()}
+
+    @tf.function(autograph=False)
+    def step(batch):
+        return {k: strategy.reduce("MEAN", v, axis=None) for k, v in strategy.run(replica_step, (batch,)).items()}
+
+    return step
+
+
+def _gradients(update: Update, optimizer: keras.optimizers.Optimizer, batch: Batch, replicas: int):
+    if update.gradient is not None:
+        return update.gradient(batch)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([v.value for v in update.trains])
+        loss, values = update.loss(batch)
+        # Keras SUMS gradients over replicas: the loss is a mean over one replica's equal share of the batch.
+        scaled = optimizer.scale_loss(tf.cast(loss, tf.float32) / replicas)
+    gradients = tape.gradient(scaled, [v.value for v in update.trains])
+    if missing := [v.path for v, g in zip(update.trains, gradients, strict=True) if g is None]:
+        raise ValueError(f"update {update.name!r}: the loss does not depend on {missing[:5]}")
+    return gradients, {"loss": loss, **values}
+
+
+class _Interrupts:
+    """Turns Ctrl-C into a flag, so that a run stops between two steps and never inside one."""
+
+    def __enter__(self):
+        self.seen = False
+        self._before = None
+        try:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        except ValueError:  # not the main thread: the caller handles signals
+            pass
+        return self
+
+    def _note(self, *_):
+        self.seen = True
+
+    def __exit__(self, *_):
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+def fingerprint(data: Any) -> str:
+    """16 hex digits over plain data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _lock(workdir: Path) -> int:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise UserError(f"the workdir {workdir} cannot be used ({error.strerror}): choose another --workdir") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"another process is running in {workdir}: wait for it, or choose another --workdir") from error
+    return handle
+
+
+def _claim(path: Path, config: dict[str, Any]) -> None:
+    """Writes config.json, or refuses a workdir that was made by another configuration."""
+    config = json.loads(json.dumps(config))
+    if not path.exists():
+        state.write_json(path, config)
+        return
+    stored = state.read_json(path)
+    if stored != config:
+        changed = sorted(k for k in {**_flat(stored), **_flat(config)} if _flat(stored).get(k) != _flat(config).get(k))
+        raise UserError(f"{path.parent} was made with another configuration (different: {', '.join(changed[:8])}): use the same one, or another --workdir")
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    return {k: v for name, part in data.items() for k, v in _flat(part, f"{prefix}.{name}" if prefix else name).items()}

@@ -1,0 +1,118 @@
+"""Optimizers from config: schedule in steps, coupled L2, a learning-rate factor per variable.
+
+A Keras 3 optimizer belongs to one variable list, so every update gets its own, built here (inside the strategy's scope).
+"""
+
+from collections.abc import Mapping, Sequence
+import math
+from typing import Any
+
+import keras
+
+from amalgam_tf.errors import UserError
+
+KEYS = {"name", "learning_rate", "momentum", "weight_decay", "schedule", "power", "warmup_steps", "head_multiplier"}
+
+
+def schedule(spec: Mapping[str, Any], steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Learning rate as a function of the update's own step.
+
+    Args:
+        spec: `learning_rate` (start value), `schedule`: `constant`, `poly` (to 0 with exponent `power`, AFK: 0.9) or
+            `cosine` (to 0); `warmup_steps` of linear rise before it.
+        steps: length of the phase; the decay ends there.
+
+    Raises:
+        UserError: an unknown schedule.
+    """
+    kind, rate, power = spec.get("schedule", "poly"), spec["learning_rate"], spec.get("power", 0.9)
+    if kind not in ("constant", "poly", "cosine"):
+        raise UserError(f"unknown optimizer.schedule {kind!r}: choose constant, poly or cosine")
+    return Decay(kind, float(rate), float(power), int(steps), int(spec.get("warmup_steps", 0)))
+
+
+@keras.saving.register_keras_serializable("amalgam_tf")
+class Decay(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then constant, poly or cosine decay that ends at `steps`."""
+
+    def __init__(self, kind: str, rate: float, power: float, steps: int, warmup_steps: int):
+        self.kind, self.rate, self.power, self.steps, self.warmup_steps = kind, rate, power, steps, warmup_steps
+
+    def __call__(self, step):
+        ops = keras.ops
+        step = ops.cast(step, "float32")
+        left = 1 - (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        left = ops.clip(left, 0.0, 1.0)
+        shape = {"constant": left * 0 + 1, "poly": left**self.power, "cosine": 0.5 - 0.5 * ops.cos(math.pi * left)}[self.kind]
+        rise = ops.minimum((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
+        return self.rate * shape * rise
+
+    def get_config(self):
+        return {k: getattr(self, k) for k in ("kind", "rate", "power", "steps", "warmup_steps")}
+
+
+class _Coupled:
+    """Adds, per variable, coupled L2 (gradient + decay * kernel) and a factor on the learning rate to a Keras optimizer."""
+
+    def prepare(self, variables: Sequence[keras.Variable], decay: float, heads: Sequence[keras.Variable], factor: float) -> None:
+        faster = {id(v) for v in heads}  # by identity: paths repeat among copies of one network
+        self._decays = [decay if len(v.shape) > 1 else 0.0 for v in variables]  # kernels only: no biases, no batch norm
+        self._factors = [factor if id(v) in faster else 1.0 for v in variables]
+        self.build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        i = self._get_variable_index(variable)
+        if self._decays[i]:
+            gradient = gradient + keras.ops.cast(self._decays[i] * variable, gradient.dtype)
+        super().update_step(gradient, variable, learning_rate * self._factors[i])
+
+
+class _Sgd(_Coupled, keras.optimizers.SGD):
+    pass
+
+
+class _Adam(_Coupled, keras.optimizers.Adam):
+    pass
+
+
+def build(
+    spec: Mapping[str, Any],
+    variables: Sequence[keras.Variable],
+    *,
+    steps: int,
+    heads: Sequence[keras.Variable] = (),
+    loss_scaling: bool = False,
+) -> keras.optimizers.Optimizer:
+    """An optimizer for exactly these variables, built; call inside the strategy's scope.
+
+    Args:
+        spec: `name` (`sgd` with `momentum`, or `adam`), `learning_rate`, `weight_decay`, `schedule`, `power`,
+            `warmup_steps`, `head_multiplier`. With sgd the decay is the classic coupled L2 on kernels (as in the papers);
+            with adam it is decoupled (AdamW), also on kernels only.
+        variables: what it will train.
+        steps: length of the phase.
+        heads: the variables whose learning rate is multiplied by `head_multiplier`.
+        loss_scaling: wrap for mixed_float16.
+
+    Raises:
+        UserError: unknown name or key.
+    """
+    if unknown := set(spec) - KEYS:
+        raise UserError(f"unknown optimizer setting {', '.join(sorted(unknown))}: the known ones are {', '.join(sorted(KEYS))}")
+    rate, decay = schedule(spec, steps), float(spec.get("weight_decay", 0.0))
+    factor = float(spec.get("head_multiplier", 1.0))
+    if spec["name"] == "sgd":
+        optimizer = _Sgd(rate, momentum=float(spec.get("momentum", 0.9)))
+        optimizer.prepare(variables, decay, heads, factor)
+    elif spec["name"] == "adam":
+        optimizer = _Adam(rate, weight_decay=decay or None)
+        if decay:
+            optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) <= 1])
+        optimizer.prepare(variables, 0.0, heads, factor)
+    else:
+        raise UserError(f"unknown optimizer.name {spec['name']!r}: choose sgd or adam")
+    if not loss_scaling:
+        return optimizer
+    scaled = keras.optimizers.LossScaleOptimizer(optimizer)
+    scaled.build(variables)
+    return scaled

@@ -1,0 +1,186 @@
+"""What must survive a kill: an explicit `{unique name: variable}` map, the step, the finished phases, the decisions.
+
+No object graph, no tracking: a checkpoint is one .npz file of named arrays plus a JSON record. ZIP checksums tell a
+damaged file; files appear by rename, so a kill while saving leaves the one before untouched.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+import zipfile
+
+import keras
+import numpy as np
+
+from amalgam_tf.errors import UserError
+
+FORMAT = 1
+_RECORD = "__record__"
+_BEST = "best:"
+_BROKEN = (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError)
+
+
+@dataclass
+class Progress:
+    """Where a run stands. `step` counts within `phase`; `total` over all phases."""
+
+    phase: str = ""
+    step: int = 0
+    total: int = 0
+    finished: list[str] = field(default_factory=list)
+    journal_bytes: int = 0  # length of metrics.jsonl at this point: what came after is computed again
+    best: dict[str, float] = field(default_factory=dict)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes JSON atomically (temporary file, fsync, rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(data, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        UserError: missing or malformed; the sentence names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}): restore it, or delete it to compute it again") from error
+
+
+def check_format(data: Mapping[str, Any], path: Path) -> None:
+    """Refuses files written by a newer version.
+
+    Raises:
+        UserError: no format number, or a newer one.
+    """
+    found = data.get("format") if isinstance(data, Mapping) else None
+    if not isinstance(found, int):
+        raise UserError(f"{path} has no format number: it was not written by amalgam_tf")
+    if found > FORMAT:
+        raise UserError(f"{path} has format {found}, newer than the {FORMAT} this version reads: upgrade amalgam_tf")
+
+
+class Checkpoints:
+    """The last `keep` checkpoints of a folder.
+
+    The state is registered piece by piece (`track`): a name that the restored checkpoint knows gets its value at once,
+    so a method script can build its networks in the order of its algorithm box.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder, self.keep = Path(folder), keep
+        self.variables: dict[str, keras.Variable] = {}
+        self.best: dict[str, np.ndarray] = {}  # values of the running phase's best validation, by state name
+        self.notes: list[str] = []
+        self._clean()
+        self._restored, self.progress = self._newest()
+        self.best = {k.removeprefix(_BEST): self._restored.pop(k) for k in list(self._restored) if k.startswith(_BEST)}
+
+    def _clean(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".*.npz"):
+            left.unlink()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.npz"))
+
+    def _newest(self) -> tuple[dict[str, np.ndarray], Progress]:
+        for path in reversed(self._paths()):
+            try:
+                arrays, record = read_arrays(path)
+            except _BROKEN as error:
+                self.notes.append(f"checkpoint {path.name} is damaged ({type(error).__name__}); using the one before")
+                continue
+            check_format(record, path)
+            return arrays, Progress(**record["progress"])
+        return {}, Progress()
+
+    def track(self, named: Mapping[str, keras.Variable]) -> None:
+        """Adds variables to the state and gives them their restored values, if there are any.
+
+        Raises:
+            ValueError: a name that is taken by another variable.
+            UserError: a restored value of another shape.
+        """
+        for name, variable in named.items():
+            if self.variables.setdefault(name, variable) is not variable:
+                raise ValueError(f"state name {name!r} is used twice")
+            if name in self._restored:
+                self._assign(name, variable, self._restored.pop(name))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drops variables (a finished phase's optimizer) from the state."""
+        for name in list(names):
+            self.variables.pop(name, None)
+
+    def values(self, variables: Iterable[keras.Variable]) -> dict[str, np.ndarray]:
+        """The present values of some tracked variables by state name."""
+        wanted = {id(v) for v in variables}
+        return {name: v.value.numpy() for name, v in self.variables.items() if id(v) in wanted}
+
+    def _assign(self, name: str, variable: keras.Variable, value: np.ndarray) -> None:
+        if tuple(variable.shape) != value.shape:
+            raise UserError(
+                f"{self.folder} holds {name} with shape {value.shape}, this run needs {tuple(variable.shape)}: "
+                "the workdir belongs to another network; choose a new --workdir"
+            )
+        variable.assign(value)
+
+    def save(self) -> Path:
+        """Writes the state and the progress; returns the file. Older files than the last `keep` are removed."""
+        path = self.folder / f"{self.progress.total:09d}-{len(self.progress.finished):03d}.npz"
+        values = {name: np.asarray(v.value.numpy()) for name, v in self.variables.items()}
+        values |= {_BEST + name: value for name, value in self.best.items()}
+        write_arrays(path, values, {"format": FORMAT, "progress": asdict(self.progress)})
+        for old in self._paths()[: -self.keep]:
+            old.unlink()
+        return path
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Any) -> None:
+    """One uncompressed .npz with the arrays and a JSON record; atomic."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    with open(temporary, "wb") as file:
+        np.savez(file, **{_RECORD: text}, **{_escape(k): v for k, v in arrays.items()})
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
+    """Reads what `write_arrays` wrote; every byte is checked against the ZIP's checksums."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {_unescape(name): file[name] for name in file.files}
+    return arrays, json.loads(arrays.pop(_RECORD).tobytes())
+
+
+def _escape(name: str) -> str:
+    return name.replace("%", "%25").replace("/", "%2F")  # a slash would become a folder inside the ZIP
+
+
+def _unescape(name: str) -> str:
+    return name.replace("%2F", "/").replace("%25", "%")
+
+
+def values_digest(named: Mapping[str, keras.Variable]) -> str:
+    """64 hex digits over names and bits of all values: equal if and only if two states are bit-identical."""
+    digest = hashlib.sha256()
+    for name in sorted(named):
+        digest.update(name.encode() + np.ascontiguousarray(named[name].value.numpy()).tobytes())
+    return digest.hexdigest()
