@@ -1,0 +1,74 @@
+"""Data sets. Every reader returns `Examples`; a config names the reader and gives its options.
+
+To add a data set: a module with `load(...) -> Examples`, one function and one line in `READERS` below, a test that reads
+what `tools/render_scenes.py` writes in its layout.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from amalgam_tf.data import folder, scenes, voc
+from amalgam_tf.data.examples import IGNORE, Examples, hold_out
+from amalgam_tf.errors import UserError
+
+__all__ = ["IGNORE", "READERS", "Examples", "Parts", "cache_dir", "hold_out", "load", "parts"]
+
+
+class Parts(NamedTuple):
+    """What a run works with. Only `test` is ever used for the final numbers, and only `held_out` for choices."""
+
+    train: Examples
+    held_out: Examples
+    test: Examples
+
+
+def _scenes(o: Mapping[str, Any], split: str) -> Examples:
+    counts = {o["train"]: o["train_count"], o["test"]: o["test_count"]}
+    return scenes.load(split=split, count=counts[split], size=o["render_size"], seed=o["scene_seed"], cache_dir=cache_dir(o))
+
+
+def _voc(o: Mapping[str, Any], split: str) -> Examples:
+    return voc.load(root=_root(o), year=o["year"], split=split, difficult=o["difficult"], only_available=o["only_available"])
+
+
+def _folder(o: Mapping[str, Any], split: str) -> Examples:
+    return folder.load(path=_root(o) / split)
+
+
+READERS = {"scenes": _scenes, "voc": _voc, "folder": _folder}
+
+
+def load(options: Mapping[str, Any], split: str) -> Examples:
+    """One split by the options of a config's `data` section.
+
+    Raises:
+        UserError: an unknown reader, or whatever the reader finds wrong.
+    """
+    if options["reader"] not in READERS:
+        raise UserError(f"unknown data.reader {options['reader']!r}: choose {', '.join(READERS)}")
+    return READERS[options["reader"]](options, split)
+
+
+def parts(options: Mapping[str, Any], tasks: Sequence[str] | None = None) -> Parts:
+    """Train, held-out and test part; `hold_out` of the train split is carved off for every choice.
+
+    Args:
+        options: a config's `data` section.
+        tasks: restrict the truth to these; all by default.
+    """
+    train, test = load(options, options["train"]), load(options, options["test"])
+    if tasks is not None:
+        train, test = (e.only(tasks) if e.tasks else e for e in (train, test))
+    return Parts(*hold_out(train, options["hold_out"], options["hold_out_seed"]), test)
+
+
+def cache_dir(options: Mapping[str, Any]) -> Path | None:
+    """Where decoded pixels and teacher outputs are kept; None for memory only."""
+    return Path(options["cache_dir"]).expanduser() if options["cache_dir"] else None
+
+
+def _root(options: Mapping[str, Any]) -> Path:
+    if not options["root"]:
+        raise UserError("data.root is not set: pass --config.data.root=FOLDER, the folder that holds the data set")
+    return Path(options["root"]).expanduser()

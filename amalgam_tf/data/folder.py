@@ -19,8 +19,8 @@ from amalgam_tf.data.examples import IGNORE, Examples
 from amalgam_tf.errors import UserError
 from amalgam_tf.tasks import Task
 
-# What tf.io.decode_image turns into one image. No .gif: it decodes to a stack of frames.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+# What the pipeline decodes; of a GIF it takes the first frame.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Spreadsheets and pandas write whole numbers as 1.0 once a cell of the column is empty.
 BINARY = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": IGNORE, "-1.0": IGNORE, "": IGNORE}
 

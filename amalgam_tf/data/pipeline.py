@@ -87,24 +87,26 @@ def _chunks(array: np.ndarray):
     return (array[i : i + _CHUNK] for i in range(0, len(array), _CHUNK))
 
 
-def in_order(fn: Callable, images: np.ndarray, flipped: bool = False):
+def in_order(fn: Callable, images: np.ndarray, *columns: np.ndarray, flipped: bool = False):
     """Applies `fn` to all images [n, height, width, channels] in batches of one fixed size, in index order.
 
     Args:
-        fn: takes float32 images in 0..255 and returns a tensor, or a nested structure of tensors, with a batch axis.
+        fn: takes float32 images in 0..255 (and the rows of every column) and returns a tensor, or a nested structure of
+            tensors, with a batch axis.
         images: uint8.
-        flipped: mirror them first (view 1).
+        columns: further arrays of n rows.
+        flipped: mirror the images first (view 1).
 
     Returns:
-        The results as NumPy arrays of n rows. The last batch is padded with its last image, so `fn` is traced once and
+        The results as NumPy arrays of n rows. The last batch is padded with its last row, so `fn` is traced once and
         every row is computed in the same batch shape.
     """
     parts = []
-    for part in _chunks(images):
-        full = np.concatenate([part, np.repeat(part[-1:], _CHUNK - len(part), 0)])
-        full = full[:, :, ::-1] if flipped else full
-        out = fn(tf.constant(np.ascontiguousarray(full), tf.float32))
-        parts.append(tf.nest.map_structure(lambda t, n=len(part): np.asarray(t)[:n], out))
+    for image, *rows in zip(_chunks(images), *map(_chunks, columns), strict=True):
+        full = [np.concatenate([r, np.repeat(r[-1:], _CHUNK - len(r), 0)]) for r in (image, *rows)]
+        full[0] = full[0][:, :, ::-1] if flipped else full[0]
+        out = fn(tf.constant(full[0], tf.float32), *map(tf.constant, full[1:]))
+        parts.append(tf.nest.map_structure(lambda t, n=len(image): np.asarray(t)[:n], out))
     return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
 
 

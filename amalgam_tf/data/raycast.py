@@ -5,6 +5,8 @@ Points and directions are float32 [3, rays], one row a coordinate: each row is c
 Nothing here is random, and no BLAS routine is called, so the same input gives the same bits whatever the number of threads.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -285,34 +287,36 @@ def _reach(shape, dims, u) -> float:
 
 
 class Solid(NamedTuple):
-    """How to hit a shape and where its surface points: functions of (dims, ...) in its own frame; `hull(dims)` radius around its centre."""
+    """What the caster knows about a shape, in its own frame.
 
-    hit: callable
-    normal: callable
-    hull: callable
+    `hit(dims, origins, directions) -> (near, far)`, `normal(dims, points)` (any length), `hull(dims)`: radius around its centre.
+    """
+
+    hit: Callable
+    normal: Callable
+    hull: Callable
+
+
+def _diagonal(dims):
+    return float(np.sqrt(np.square(dims).sum()))
 
 
 SOLIDS = {
-    "sphere": Solid(_hit_ellipsoid, lambda dims, p: p, lambda d: d[0]),  # radius
+    "sphere": Solid(_hit_ellipsoid, lambda dims, p: p, max),  # dims: radius
     "ellipsoid": Solid(_hit_ellipsoid, lambda dims, p: p / np.asarray(dims, np.float32)[:, None] ** 2, max),  # three radii
-    "box": Solid(_hit_box, _normal_box, lambda d: float(np.hypot(np.hypot(*d[:2]), d[2]))),  # half sides
-    "slab": Solid(_hit_box, _normal_box, lambda d: float(np.hypot(np.hypot(*d[:2]), d[2]))),  # half sides
-    "cylinder": Solid(_hit_cylinder, _normal_cylinder, lambda d: float(np.hypot(*d))),  # radius, half height
-    "cone": Solid(_hit_cone, _normal_cone, lambda d: float(np.hypot(*d))),  # base radius, half height
-    "capsule": Solid(_hit_capsule, _normal_capsule, lambda d: d[0] + d[1]),  # radius, half length between the end centres
-    "torus": Solid(_hit_torus, _normal_torus, lambda d: d[0] + d[1]),  # ring radius, tube radius
-    "dome": Solid(_hit_dome, _normal_dome, lambda d: d[0]),  # radius of the half ball, flat side down
+    "box": Solid(_hit_box, _normal_box, _diagonal),  # half sides x, y, z
+    "slab": Solid(_hit_box, _normal_box, _diagonal),  # half sides x, y, z
+    "cylinder": Solid(_hit_cylinder, _normal_cylinder, _diagonal),  # radius, half height
+    "cone": Solid(_hit_cone, _normal_cone, _diagonal),  # base radius, half height
+    "capsule": Solid(_hit_capsule, _normal_capsule, sum),  # radius, half distance of the end centres
+    "torus": Solid(_hit_torus, _normal_torus, sum),  # ring radius, tube radius
+    "dome": Solid(_hit_dome, _normal_dome, max),  # radius of the half ball; flat side at z = 0
+    "pyramid": Solid(  # half base, half height
+        partial(_hit_polyhedron, "pyramid"), partial(_normal_polyhedron, "pyramid"), lambda d: _diagonal((d[0], *d))
+    ),
+    "wedge": Solid(partial(_hit_polyhedron, "wedge"), partial(_normal_polyhedron, "wedge"), _diagonal),  # half sides of its box
+    "octahedron": Solid(partial(_hit_polyhedron, "octahedron"), partial(_normal_polyhedron, "octahedron"), max),  # distance of the tips
 }
-for _shape, _hull in {
-    "pyramid": lambda d: float(np.hypot(np.hypot(d[0], d[0]), d[1])),  # half base, half height
-    "wedge": lambda d: float(np.hypot(np.hypot(*d[:2]), d[2])),  # half sides of its box
-    "octahedron": lambda d: d[0],  # distance of its tips
-}.items():
-    SOLIDS[_shape] = Solid(
-        lambda dims, o, d, shape=_shape: _hit_polyhedron(shape, dims, o, d),
-        lambda dims, p, shape=_shape: _normal_polyhedron(shape, dims, p),
-        _hull,
-    )
 
 
 def rest_height(shape: str, dims: tuple[float, ...], rotation: np.ndarray) -> float:
@@ -379,12 +383,23 @@ def trace(bodies, room: tuple[np.ndarray, np.ndarray], origin: np.ndarray, direc
     return Hits(ids, distance)
 
 
-def surface(bodies, room, points: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit outward normals in the world, and points in the frame of what they lie on (the world's for the room): float32 [3, rays] each."""
+def surface(bodies, room, points: np.ndarray, ids: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the points where rays ended lie on.
+
+    Args:
+        bodies, room: as for `trace`.
+        points: float32 [3, rays] metres, world.
+        ids: int8 [rays], from `trace`.
+        direction: float32 [3, rays] unit vectors of the rays.
+
+    Returns:
+        Unit outward normals in the world, never facing away from the ray, and the points in the own frame of the body they lie on
+        (the world's for the room): float32 [3, rays] each.
+    """
     normals, local = np.zeros_like(points), points.copy()
     normals[2][ids == FLOOR], normals[2][ids == CEILING] = 1, -1
     wall = np.flatnonzero(ids == WALL)
-    gaps = np.stack([abs(points[i][wall] - room[j][i]) for i in (0, 1) for j in (0, 1)])
+    gaps = np.stack([abs(points[i][wall] - np.float32(room[j][i])) for i in (0, 1) for j in (0, 1)])
     side = gaps.argmin(axis=0)
     normals[0][wall] = np.array([1, -1, 0, 0], np.float32)[side]
     normals[1][wall] = np.array([0, 0, 1, -1], np.float32)[side]
@@ -395,6 +410,11 @@ def surface(bodies, room, points: np.ndarray, ids: np.ndarray) -> tuple[np.ndarr
             n = SOLIDS[body.shape].normal(body.dims, p)
             normals[:, rays] = turn(body.rotation, n / np.maximum(np.sqrt(dot(n, n)), _TINY))
             local[:, rays] = p
+    # rounding picks the hidden face at an edge now and then: turn such a normal until it is seen edge-on
+    away = np.flatnonzero(dot(normals, direction) > 0)
+    if len(away):
+        seen = normals[:, away] - direction[:, away] * (dot(normals[:, away], direction[:, away]) + np.float32(1e-4))
+        normals[:, away] = seen / np.sqrt(dot(seen, seen))
     return normals, local
 
 

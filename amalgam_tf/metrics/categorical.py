@@ -40,33 +40,19 @@ def majority_rate(*, truth: np.ndarray) -> float:
     return float(np.unique(known, return_counts=True)[1].max() / len(known)) if len(known) else math.nan
 
 
-def report(*, truth: dict[str, np.ndarray], scores: dict[str, np.ndarray]) -> dict:
-    """All of the above for several category tasks, ready for JSON.
-
-    Args:
-        truth: task -> int [n].
-        scores: task -> float [n, classes]; tasks without truth are left alone.
+def report(*, truth: np.ndarray, scores: np.ndarray, task: str = "") -> dict:
+    """All of the above for one task, ready for JSON.
 
     Returns:
-        `{"tasks": {task: {accuracy, balanced_accuracy, majority_rate, n}}, "mean": {the first three}}`; None stands for NaN, and means
-        leave it out.
+        `{accuracy, balanced_accuracy, majority_rate, n}`; None stands for NaN, `n` counts the images with known truth.
 
     Raises:
-        UserError: a task without scores, or whose arrays do not fit; it is named.
+        UserError: arrays that do not fit; names `task`, if given.
     """
-    tasks = {name: _row(name, truth[name], scores) for name in truth}
-    keys = ("accuracy", "balanced_accuracy", "majority_rate")
-    columns = {k: [t[k] for t in tasks.values() if t[k] is not None] for k in keys}
-    return {"tasks": tasks, "mean": {k: float(np.mean(v)) if v else None for k, v in columns.items()}}
-
-
-def _row(name: str, truth: np.ndarray, scores: dict[str, np.ndarray]) -> dict:
-    if name not in scores:
-        raise UserError(f"there are no scores for task {name!r}: there are scores for {', '.join(scores) or 'nothing'}")
     try:
-        values = {f.__name__: f(truth=truth, scores=scores[name]) for f in (accuracy, balanced_accuracy)}
+        values = {f.__name__: f(truth=truth, scores=scores) for f in (accuracy, balanced_accuracy)}
     except UserError as error:
-        raise UserError(f"task {name!r}: {error}") from error
+        raise UserError(f"task {task!r}: {error}" if task else str(error)) from error
     values["majority_rate"] = majority_rate(truth=truth)
     return {**{k: None if math.isnan(v) else v for k, v in values.items()}, "n": int((np.asarray(truth) != IGNORE).sum())}
 

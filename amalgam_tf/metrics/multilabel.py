@@ -80,7 +80,8 @@ def accuracy(*, truth: np.ndarray, scores: np.ndarray) -> float:
 
 def all_negative_accuracy(*, truth: np.ndarray) -> float:
     """Accuracy of always answering "no": what any accuracy has to beat. NaN without any known truth."""
-    return 1 - prevalence(truth=truth)
+    truth, _ = _known(truth, np.zeros(np.shape(truth)))
+    return float(np.mean(truth == 0)) if len(truth) else math.nan
 
 
 def prevalence(*, truth: np.ndarray) -> float:
@@ -102,16 +103,19 @@ def report(*, truth: dict[str, np.ndarray], scores: dict[str, np.ndarray]) -> di
         scores: task -> probabilities [n]; tasks without truth are left alone.
 
     Returns:
-        `{"tasks": {task: {ap_11pt, ap_all, ap_sklearn, accuracy, all_negative_accuracy, prevalence, positives, n}}, "mean": {the first six,
+        `{task: {ap_11pt, ap_all, ap_sklearn, accuracy, all_negative_accuracy, prevalence, positives, n}, ..., "mean": {the first six,
         "ap_tasks": number of tasks with a positive}}`. Values in [0, 1], None for NaN; `n` counts the images with known truth.
 
     Raises:
-        UserError: a task without scores, with scores that are not finite or no probabilities, or of wrong shape; it is named.
+        UserError: a task without scores, with scores that are not finite or no probabilities, or of wrong shape (it is named); a task
+            called mean.
     """
+    if "mean" in truth:
+        raise UserError("a task called 'mean' would overwrite the mean over tasks in the report: rename it")
     tasks = {name: _row(name, truth[name], scores) for name in truth}
     columns = {k: [t[k] for t in tasks.values() if t[k] is not None] for k in (*METRICS, *TRIVIAL)}
     mean = {k: float(np.mean(v)) if v else None for k, v in columns.items()}
-    return {"tasks": tasks, "mean": {**mean, "ap_tasks": len(columns["ap_all"])}}
+    return {**tasks, "mean": {**mean, "ap_tasks": len(columns["ap_all"])}}
 
 
 def _row(name: str, truth: np.ndarray, scores: dict[str, np.ndarray]) -> dict:

@@ -144,11 +144,11 @@ class BlockNet:
             new.set_weights(old.get_weights())
         return fresh
 
-    def fresh(self, name: str, seed: int | None = None) -> "BlockNet":
+    def fresh(self, name: str, seed: int | None = None, synchronized: bool = False) -> "BlockNet":
         """An independent network of the same architecture with newly initialised weights (a function of `seed`)."""
         if seed is not None:
             keras.utils.set_random_seed(seed)
-        return BlockNet({k: rebuilt(block, name=f"{name}_{k}") for k, block in self._blocks.items()})
+        return BlockNet({k: rebuilt(block, name=f"{name}_{k}", synchronized=synchronized) for k, block in self._blocks.items()})
 
     def as_model(self, name: str = "net") -> keras.Model:
         """One functional Keras model over the same weights."""

@@ -4,6 +4,7 @@ Cells stay text, as printed: some are empty, some are marked as doubtful (`87.9?
 `computed` or `[CALC]` are not printed in the papers but follow from what is.
 """
 
+from collections.abc import Sequence
 import csv
 import difflib
 from importlib import resources
@@ -70,13 +71,14 @@ def row(reference: str) -> dict[str, str]:
     if found:
         fitting = [k for k in known if k.startswith(f"{reference}/")]
         raise UserError(f"{reference!r} fits {len(found)} rows: say which of {', '.join(fitting)}")
-    raise UserError(f"published table {name} has no row {wanted!r}: {_suggest(reference, known)}")
+    # compared without the table's name, which all have in common
+    raise UserError(f"published table {name} has no row {wanted!r}: {_suggest(wanted, [k.partition('/')[2] for k in known])}")
 
 
 def _prefixes(cells: list[str]) -> list[str]:
     return ["/".join(cells[:k]) for k in range(1, len(cells) + 1)]
 
 
-def _suggest(name: str, known: tuple[str, ...]) -> str:
+def _suggest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -95,17 +95,33 @@ class Run:
         Raises:
             UserError: the stored decision was made from other data.
         """
-        path = self.workdir / "decisions.json"
-        book = state.read_json(path) if path.exists() else {"format": state.FORMAT, "decisions": {}}
-        state.check_format(book, path)
-        if name in book["decisions"]:
-            if book["decisions"][name]["of"] != of:
-                raise UserError(f"{path} holds {name!r} decided from other data: the data of this workdir changed; choose a new --workdir")
-            return book["decisions"][name]["value"]
-        value = json.loads(json.dumps(compute(), allow_nan=False))  # a replayed value must equal a fresh one
-        book["decisions"][name] = {"value": value, "of": of}
-        state.write_json(path, book)
-        return value
+        book = self._book()
+        if name not in book:
+            # Through JSON at once: a fresh value must equal a replayed one.
+            book[name] = {"value": json.loads(json.dumps(compute(), allow_nan=False)), "of": of}
+            state.write_json(self._book_path, {"format": state.FORMAT, "decisions": book})
+        elif book[name]["of"] != of:
+            raise UserError(f"{self._book_path} holds {name!r} decided from other data: the data of this workdir changed; choose a new --workdir")
+        return book[name]["value"]
+
+    def decided(self, name: str) -> Any:
+        """What `decide` stored under this name.
+
+        Raises:
+            KeyError: nothing was decided.
+        """
+        return self._book()[name]["value"]
+
+    @property
+    def _book_path(self) -> Path:
+        return self.workdir / "decisions.json"
+
+    def _book(self) -> dict[str, Any]:
+        if not self._book_path.exists():
+            return {}
+        book = state.read_json(self._book_path)
+        state.check_format(book, self._book_path)
+        return book["decisions"]
 
     def phase(self, phase: Phase) -> None:
         """Trains a phase to its end; at once if it is finished, from the last checkpoint if it is half done.
@@ -135,8 +151,8 @@ class Run:
         state.write_json(self.workdir / "results.json", {"format": state.FORMAT, **results})
 
     def seconds(self) -> float:
-        """Wall time since this process opened the run."""
-        return time.monotonic() - self._started
+        """Wall time of the run over all processes that worked on it."""
+        return self.progress.seconds + time.monotonic() - self._started
 
     # -- inside ---------------------------------------------------------------------------------------------------------
     def _optimizer(self, phase: Phase, update: Update) -> keras.optimizers.Optimizer:
@@ -206,6 +222,7 @@ class Run:
 
     def _save(self) -> None:
         self.progress.journal_bytes = self.journal.bytes()
+        self.progress.seconds, self._started = self.seconds(), time.monotonic()
         self.checkpoints.save()
 
 

@@ -67,11 +67,11 @@ class _Coupled:
         super().update_step(gradient, variable, learning_rate * self._factors[i])
 
 
-class _Sgd(_Coupled, keras.optimizers.SGD):
+class CoupledSGD(_Coupled, keras.optimizers.SGD):
     pass
 
 
-class _Adam(_Coupled, keras.optimizers.Adam):
+class CoupledAdam(_Coupled, keras.optimizers.Adam):
     pass
 
 
@@ -102,10 +102,10 @@ def build(
     rate, decay = schedule(spec, steps), float(spec.get("weight_decay", 0.0))
     factor = float(spec.get("head_multiplier", 1.0))
     if spec["name"] == "sgd":
-        optimizer = _Sgd(rate, momentum=float(spec.get("momentum", 0.9)))
+        optimizer = CoupledSGD(rate, momentum=float(spec.get("momentum", 0.9)))
         optimizer.prepare(variables, decay, heads, factor)
     elif spec["name"] == "adam":
-        optimizer = _Adam(rate, weight_decay=decay or None)
+        optimizer = CoupledAdam(rate, weight_decay=decay or None)
         if decay:
             optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) <= 1])
         optimizer.prepare(variables, 0.0, heads, factor)

@@ -33,6 +33,7 @@ class Progress:
     total: int = 0
     finished: list[str] = field(default_factory=list)
     journal_bytes: int = 0  # length of metrics.jsonl at this point: what came after is computed again
+    seconds: float = 0.0  # wall time of all processes so far, what a kill threw away not counted
     best: dict[str, float] = field(default_factory=dict)
 
 

@@ -1,0 +1,59 @@
+"""What all binaries share: flags, quiet TensorFlow, one sentence and exit code 2 for everything a user can mend."""
+
+from collections.abc import Callable
+import contextlib
+import os
+import sys
+
+from absl import app, flags
+
+from amalgam_tf.errors import UserError
+
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of a failure.")
+
+
+def launch(main: Callable[[], None]) -> None:
+    """Parses the flags, runs `main` and exits: 0 done, 2 something the user can mend, 130 Ctrl-C."""
+    if os.getcwd() not in sys.path:  # console scripts: config files say `from configs import common`
+        sys.path.insert(0, os.getcwd())
+    try:
+        app.define_help_flags()
+        leftover = app.parse_flags_with_usage(sys.argv)[1:]
+        if leftover:
+            raise UserError(f"unexpected argument {leftover[0]!r}: flags start with --, for example --workdir=runs/mine")
+        main()
+    except (UserError, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
+        # Locked ConfigDicts raise the ordinary errors, with a "Did you mean" hint, while flags are parsed.
+        if not isinstance(error, UserError) and flags.FLAGS.is_parsed():
+            raise
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: Exception) -> None:
+    with contextlib.suppress(flags.UnparsedFlagAccessError):
+        if _DEBUG.value:
+            raise error
+    print(f"error: {str(error).strip(chr(34) + chr(39))}", file=sys.stderr)
+    sys.exit(2)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up noise.
+
+    The oneDNN notice is printed before TF's logging exists and only switching oneDNN off would silence it, at 8x slower
+    steps; so the process's stderr is pointed away during the import and the first op.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        import tensorflow as tf
+
+        tf.constant(0)
+        tf.get_logger().setLevel("ERROR")  # a fresh step function per phase looks like retracing to TF
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

@@ -1,0 +1,144 @@
+"""Networks that branch: entanglement of a student with frozen teachers, block losses, regrouping.
+
+Knows no paper: AFK, the Dual-GAN student and SOKA's encoder with its decoders are all `Branched`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+import numpy as np
+import tensorflow as tf
+
+from amalgam_tf.data import pipeline
+from amalgam_tf.models.blocks import BlockNet, named_variables, parameters, safe_name
+from amalgam_tf.tasks import Task
+from amalgam_tf.teachers import Teacher
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """What some tasks go through behind their branch point.
+
+    Attributes:
+        name: unique in its net, e.g. `T1@b2`.
+        at: block of the trunk it leaves behind.
+        adapter: layer between the trunk and the tail (a teacher-level filter), or None.
+        net: the blocks behind; the last one writes the logits of `tasks`, in this order.
+        tasks: what it predicts.
+    """
+
+    name: str
+    at: str
+    adapter: keras.layers.Layer | None
+    net: BlockNet
+    tasks: tuple[Task, ...]
+
+    def run(self, x, training: bool = False):
+        """Trunk features at `at` -> logits [batch, outputs of all tasks]."""
+        return self.net.run(x if self.adapter is None else self.adapter(x), training=training)
+
+    def named_variables(self, role: str) -> dict[str, keras.Variable]:
+        named = self.net.named_variables(f"{role}/{self.name}")
+        return named if self.adapter is None else named | named_variables(self.adapter, f"{role}/{self.name}/adapter")
+
+
+class Branched:
+    """A trunk and tails that leave it at named blocks. Tasks may share a tail; trunk blocks behind the last branch are dropped."""
+
+    def __init__(self, trunk: BlockNet, tails: Mapping[str, Tail]):
+        """Args: trunk, and task name -> its tail."""
+        self.tails = dict(tails)
+        self.trunk = trunk.part(stop=max(trunk.index(t.at) for t in tails.values()))
+        self.unique_tails = list({id(t): t for t in tails.values()}.values())
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(next(x for x in tail.tasks if x.name == name) for name, tail in self.tails.items())
+
+    def run(self, x, training: bool = False) -> dict[str, Any]:
+        """[batch, height, width, 3] -> task name -> logits [batch, outputs]."""
+        taps = self.trunk.taps(x, training=training)
+        logits = {}
+        for tail in self.unique_tails:
+            rows = tail.run(taps[tail.at], training=training)
+            ends = np.cumsum([t.outputs for t in tail.tasks])
+            logits |= {t.name: rows[:, end - t.outputs : end] for t, end in zip(tail.tasks, ends, strict=True)}
+        return {name: logits[name] for name in self.tails}
+
+    def named_variables(self, role: str) -> dict[str, keras.Variable]:
+        named = self.trunk.named_variables(role)
+        for tail in self.unique_tails:
+            named |= tail.named_variables(role)
+        return named
+
+    def tail_weights(self) -> list[keras.Variable]:
+        """Trainable variables of all tails, adapters included."""
+        adapters = [v for t in self.unique_tails if t.adapter is not None for v in t.adapter.trainable_variables]
+        return [v for t in self.unique_tails for v in t.net.weights()] + adapters
+
+    def statistics(self) -> list[keras.Variable]:
+        return [v for net in [self.trunk, *(t.net for t in self.unique_tails)] for v in net.statistics()]
+
+    def parameters(self) -> int:
+        return parameters(list(self.named_variables("x").values()))
+
+    def as_model(self, name: str = "student") -> keras.Model:
+        """One functional Keras model with a dict of logits by task."""
+        first = self.trunk.block(0).inputs[0]
+        image = keras.Input(first.shape[1:], dtype=first.dtype, name="image")
+        return keras.Model(image, self.run(image), name=safe_name(name))
+
+
+def entangle(features, k: int, adapters: Mapping[str, keras.layers.Layer], teachers: Sequence[Teacher]) -> dict[str, tf.Tensor]:
+    """The student's features behind block k go on through every teacher's own frozen blocks k+1..B and head (AFK eq. 6).
+
+    Args:
+        features: [batch, ...], the student's output of block k.
+        k: position of the block, equal in student and teachers.
+        adapters: teacher name -> layer between student and teacher.
+        teachers: with blocks of the same shapes as the student's.
+
+    Returns:
+        teacher name -> float32 logits [batch, rows of the teacher's head]. Gradients pass through the teachers; their
+        batch norm uses stored statistics.
+    """
+    return {t.name: tf.cast(t.net.run(adapters[t.name](features), start=k + 1), tf.float32) for t in teachers}
+
+
+def mean_over(fn: Callable[..., Mapping[str, tf.Tensor]], images: np.ndarray, *columns: np.ndarray) -> dict[str, float]:
+    """Means of per-example values over a whole set, in index order: `fn(images, *rows) -> {name: [batch]}`."""
+    return {name: float(np.mean(values, dtype=np.float64)) for name, values in pipeline.in_order(fn, images, *columns).items()}
+
+
+def teacher_tail(teacher: Teacher, at: str, adapter: keras.layers.Layer | None, tasks: Sequence[Task], name: str) -> Tail:
+    """A copy of the teacher's blocks behind `at`, its head cut down to the wanted rows (AFK eq. 10).
+
+    The copies belong to the student: fine-tuning them leaves the teacher as it is.
+    """
+    start = teacher.net.index(at) + 1
+    blocks = teacher.net.part(start=start).copy(name)
+    head = sliced_head(teacher.net.block(len(teacher.net) - 1), teacher.rows(t.name for t in tasks), f"{name}_head")
+    middle = {n: blocks.block(n) for n in blocks.names[:-1]}
+    return Tail(name, at, adapter, BlockNet({**middle, blocks.names[-1]: head}), tuple(tasks))
+
+
+def sliced_head(head: keras.Model, rows: Sequence[int], name: str) -> keras.Model:
+    """A copy of a head that writes only some rows, in the order given: fewer units where it ends in a dense layer, a gather otherwise."""
+    last = head.outputs[0]._keras_history.operation
+    dense = isinstance(last, keras.layers.Dense)
+
+    def clone(layer):
+        config = layer.get_config()
+        if dense and layer is last:
+            config["units"] = len(rows)
+        return layer.__class__.from_config(config)
+
+    new = keras.models.clone_model(head, clone_function=clone)
+    for old_layer, new_layer in zip(head.layers, new.layers, strict=True):
+        values = old_layer.get_weights()
+        new_layer.set_weights([v[..., list(rows)] for v in values] if dense and old_layer is last else values)
+    output = new.outputs[0] if dense else ops.take(new.outputs[0], list(rows), axis=-1)
+    return keras.Model(new.inputs[0], output, name=safe_name(name))

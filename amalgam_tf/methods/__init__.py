@@ -1,0 +1,102 @@
+"""One paper, one module; they never import each other. This file runs the method a config names.
+
+To add a method: a module with `train(config, run) -> results` (a straight script over `run.phase` and `run.decide`), a
+config below `configs/`, one row in tests/conformance/test_configs.py.
+"""
+
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+import platform
+import subprocess
+from typing import Any
+
+from amalgam_tf.errors import UserError
+
+METHODS = ("teacher", "afk")
+
+
+def load_config(spec: str) -> Any:
+    """`configs/file.py` or `configs/file.py:argument` -> its ConfigDict.
+
+    Raises:
+        UserError: no such file.
+    """
+    path, _, argument = spec.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"the config file {path} does not exist (run from the project's folder, or give a full path)")
+    module_spec = importlib.util.spec_from_file_location("amalgam_config", path)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module.get_config(argument) if argument else module.get_config()
+
+
+def run(config: Any, workdir: Path, strategy: str = "one") -> dict[str, Any]:
+    """Trains what a config describes into a workdir (missing teachers first, each into its own) and returns the results."""
+    if config.method not in METHODS:
+        raise UserError(f"unknown method {config.method!r}: choose {', '.join(METHODS)}")
+    train_missing_teachers(config, workdir, strategy)
+    return _run_one(config, workdir, strategy)
+
+
+def train_missing_teachers(config: Any, workdir: Path, strategy: str) -> None:
+    """Trains every teacher of a pool that has no card yet, by the config its entry names; a `{workdir}` in a path is filled in.
+
+    Raises:
+        UserError: a teacher is missing and `train_missing_teachers` is off; the sentence gives the command.
+    """
+    from amalgam_tf.teachers import find_card
+
+    for name, entry in config.get("teachers", {}).items():
+        entry.path = entry.path.format(workdir=workdir)
+        if find_card(Path(entry.path)):
+            continue
+        command = f"python -m amalgam_tf.bin.train --config={entry.config} --workdir={entry.path}"
+        if not config.train_missing_teachers:
+            raise UserError(f"teacher {name} is missing: {entry.path} holds no card.json; train it with `{command}`, or set --config.train_missing_teachers=True")
+        teacher = load_config(entry.config)
+        teacher.seed, teacher.data, teacher.precision = config.seed, config.data, config.precision
+        if config.student.weights not in ("none", "teacher"):
+            teacher.model.weights = config.student.weights  # teachers and student start alike (A20)
+        _run_one(teacher, Path(entry.path), strategy)
+
+
+def _run_one(config: Any, workdir: Path, strategy: str) -> dict[str, Any]:
+    import keras
+
+    from amalgam_tf import published, report
+    from amalgam_tf.training import strategies
+    from amalgam_tf.training.loop import Run, fingerprint
+
+    if config.published_row:
+        published.row(config.published_row)  # a misspelt row must not cost a finished run
+    keras.config.set_dtype_policy(config.precision)
+    method = importlib.import_module(f"amalgam_tf.methods.{config.method}")
+    plain = config.to_dict()
+    with strategies.by_name(strategy).scope(), Run(workdir, plain) as run:
+        run.say(f"{config.method} -> {workdir}")
+        results = method.train(config, run)
+        seconds = run.decide("seconds", run.seconds)
+        record = {
+            "seed": config.seed,
+            "published_row": config.published_row,
+            "config": fingerprint(plain),
+            "command": config.command,
+            "commit": _commit(),
+            "precision": config.precision,
+            "hardware": f"{os.cpu_count()} x {platform.machine()} CPU",
+            "seconds": round(seconds, 1),
+        }
+        run.finish({**record, **results})
+        report.write(run.workdir)
+        run.say(report.summary(run.workdir))
+    return results
+
+
+def _commit() -> str:
+    try:
+        where = Path(__file__).parent
+        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

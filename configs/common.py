@@ -1,0 +1,160 @@
+"""What all experiments share: the sections of a config and the shrinking to a smoke run.
+
+A config is a Python file with `get_config(argument)`. The argument is a comma-separated list of words; `smoke` is known
+to every config: embedded scenes, tiny nets, a few steps, under a minute on CPU.
+"""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from amalgam_tf.data.scenes import SHAPES
+from amalgam_tf.errors import UserError
+
+ALL = "*"
+
+
+def words(argument: str, *known: str) -> set[str]:
+    """The words of a config's argument.
+
+    Raises:
+        UserError: a word that is neither `smoke` nor in `known`.
+    """
+    found = {w.strip() for w in argument.split(",") if w.strip()}
+    if unknown := found - {"smoke", *known}:
+        raise UserError(f"this config does not know the argument {', '.join(sorted(unknown))}: it takes {', '.join(['smoke', *known])}")
+    return found
+
+
+def base(command: str, method: str) -> ConfigDict:
+    """What every experiment has."""
+    return ConfigDict(
+        dict(
+            method=method,
+            command=command,
+            tasks=ALL,  # "a,b", "a@T1", "*", "*@T1"
+            seed=0,
+            precision="float32",  # float32, mixed_bfloat16 or mixed_float16
+            published_row="",  # e.g. afk_table2/TargetRes50: the row the results stand beside
+            log_every_steps=10,
+            save_every_steps=200,
+            flip=True,  # show the mirrored view in half of all appearances
+            data=scenes(),
+        )
+    )
+
+
+def scenes(train: int = 3000, test: int = 1000, size: int = 32) -> ConfigDict:
+    """The data section, filled in for the embedded scenes; every reader takes its own part of it."""
+    return ConfigDict(
+        dict(
+            reader="scenes",  # scenes, voc or folder
+            root="",  # folder of the data set on disk
+            train="train",
+            test="test",
+            hold_out=0.1,  # share of the train split kept for every choice
+            hold_out_seed=0,
+            cache_dir="runs/cache",  # decoded pixels and teacher outputs; "" keeps them in memory
+            train_count=train,  # scenes: images
+            test_count=test,
+            render_size=size,
+            scene_seed=0,
+            year=2012,  # voc: 2007 or 2012
+            difficult="ignore",  # voc: ignore, negative or positive (A2)
+            only_available=False,  # voc: leave out listed images that are not there
+        )
+    )
+
+
+def voc(year: int, train: str, test: str) -> ConfigDict:
+    """The data section for a VOC devkit; `data.root` is the folder that holds VOC2007/ or VOC2012/."""
+    section = scenes()
+    section.update(dict(reader="voc", year=year, train=train, test=test))
+    return section
+
+
+def teacher(command: str, name: str, tasks: Sequence[str], *, backbone: str, input_size: int, weights: str = "none") -> ConfigDict:
+    """A supervised teacher (spec A5)."""
+    config = base(command, "teacher")
+    config.tasks = ",".join(tasks)
+    config.name = name
+    config.licence = ""  # a note for the card
+    config.model = ConfigDict(
+        dict(
+            backbone=backbone,
+            input_size=input_size,
+            width=1.0,
+            granularity="stage",  # stage or unit: where the net can be cut
+            weights=weights,  # none, imagenet, or a Keras weights file without the top
+            normalise="caffe" if weights != "none" else "centred",
+        )
+    )
+    config.epochs = 30
+    config.batch_size = 16
+    config.crop = 0.4  # smallest area share of a random resized crop; 0: whole images
+    config.optimizer = sgd(0.01, weight_decay=1e-4, head_multiplier=10.0)
+    return config
+
+
+def afk(command: str, teachers: dict[str, dict[str, str]], weights: str = "none") -> ConfigDict:
+    """An AFK student of some teachers: our defaults. `paper_afk` turns them into the paper's setting."""
+    config = base(command, "afk")
+    config.teachers = ConfigDict(teachers)
+    config.train_missing_teachers = False
+    config.targets = "soft"  # A8
+    config.student = ConfigDict(dict(weights=weights, normalise=""))  # A20; "": as the first teacher
+    config.filter = ConfigDict(dict(gate="two_sigmoid", reduction=8, bias=True))  # A7
+    config.block = ConfigDict(
+        dict(epochs=4.0, batch_size=32, batchnorm="batch" if weights == "none" else "frozen", optimizer=adam(1e-3 if weights == "none" else 1e-4))
+    )
+    config.branch = ConfigDict(dict(split="held_out", share="per_teacher_block"))  # A10, A12
+    config.finetune = ConfigDict(dict(epochs=3.0, batch_size=32, batchnorm="frozen", trainable="all", optimizer=adam(1e-4)))  # A13, A14
+    return config
+
+
+def paper_afk(config: ConfigDict) -> ConfigDict:
+    """The paper's own setting where it states one: SGD, poly 0.01 / 0.9, weight decay 5e-3, batch 16, plain sigmoid gate."""
+    config.filter = ConfigDict(dict(gate="sigmoid", reduction=8, bias=False))
+    for section, rate in ((config.block, 0.01), (config.finetune, 0.001)):
+        section.optimizer, section.batch_size = sgd(rate, weight_decay=5e-3), 16
+    config.block.batchnorm = "batch"
+    return config
+
+
+def sgd(rate: float, weight_decay: float = 0.0, head_multiplier: float = 1.0) -> ConfigDict:
+    return _optimizer(name="sgd", learning_rate=rate, weight_decay=weight_decay, head_multiplier=head_multiplier)
+
+
+def adam(rate: float) -> ConfigDict:
+    return _optimizer(name="adam", learning_rate=rate)
+
+
+def _optimizer(**values) -> ConfigDict:
+    keys = dict(name="sgd", learning_rate=0.01, momentum=0.9, weight_decay=0.0, schedule="poly", power=0.9, warmup_steps=0, head_multiplier=1.0)
+    return ConfigDict({**keys, **values})
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Shrinks any experiment to a few steps on embedded scenes; everything that is a choice of method stays."""
+    config.data = scenes(train=96, test=48, size=16)
+    config.data.hold_out = 0.25
+    config.data.cache_dir = ""
+    if config.method == "teacher":
+        config.model.update(dict(backbone="resnet8", input_size=16, width=0.5, weights="none", normalise="centred"))
+        config.tasks = ",".join(_shapes_for(config.name))
+        config.epochs, config.batch_size = 1, 16
+    if config.method == "afk":
+        for name, entry in config.teachers.items():
+            entry.path = "{workdir}/teachers/" + name
+            entry.config += ",smoke" if ":" in entry.config else ":smoke"
+        config.train_missing_teachers = True
+        config.tasks, config.student.weights, config.student.normalise = ALL, "none", ""
+        config.block.epochs = config.finetune.epochs = 0.5
+        config.block.batch_size = config.finetune.batch_size = 16
+    return config
+
+
+def _shapes_for(name: str) -> tuple[str, ...]:
+    """Different labels for different teachers: three shapes from a place that depends on the last digit of the name."""
+    start = 3 * (int(name[-1]) - 1 if name[-1].isdigit() else 0) % (len(SHAPES) - 2)
+    return tuple(SHAPES[start : start + 3])

@@ -1,0 +1,103 @@
+"""The class groupings that come with the package, and reading others."""
+
+from importlib import resources
+import json
+from pathlib import Path
+import tempfile
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import pytest
+
+from amalgam_tf.data import splits
+from amalgam_tf.data.voc import CLASSES
+from amalgam_tf.errors import UserError
+
+
+@pytest.mark.parametrize("name", splits.names())
+def test_every_file_says_where_it_comes_from_and_names_known_classes(name):
+    data = json.loads((resources.files(splits) / f"{name}.json").read_text())
+    assert set(data) in ({"source", "note", "groups"}, {"source", "command", "groups"})
+    groups = splits.load_groups(name)
+    assert {g: list(c) for g, c in groups.items()} == data["groups"]
+    vocabulary = {"voc": CLASSES, "voc2012": CLASSES}[name.split("_")[0]]
+    assert {c for group in groups.values() for c in group} <= set(vocabulary)
+
+
+def test_ke_groups_are_the_twenty_classes_and_fit_figure_3():
+    groups = splits.load_groups("voc_ke")
+    assert [len(g) for g in groups.values()] == [10, 10] and set().union(*groups.values()) == set(CLASSES)
+    assert "bus" in groups["teacher1"] and "diningtable" in groups["teacher2"]
+
+
+def test_swapped_groups_differ_from_ke_by_dog_and_horse():
+    ke, swapped = splits.load_groups("voc_ke"), splits.load_groups("voc_ke_dog_horse_swapped")
+    for group, gone, come in (("teacher1", "horse", "dog"), ("teacher2", "dog", "horse")):
+        assert set(swapped[group]) == set(ke[group]) - {gone} | {come}
+
+
+def test_three_teachers_alphabetical():
+    assert splits.load_groups("voc_three_alphabetical") == {"teacher1": CLASSES[:7], "teacher2": CLASSES[7:14], "teacher3": CLASSES[14:]}
+
+
+def test_animals():
+    assert splits.load_groups("voc2012_part_animals") == {
+        "teacher1": ("cat", "cow", "person", "chair"),
+        "teacher2": ("dog", "horse", "sheep", "sofa"),
+    }
+
+
+def test_own_file_by_path_or_text(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"groups": {"b": ["x", "y"], "a": ["z"]}}')
+    assert splits.load_groups(file) == splits.load_groups(str(file)) == {"b": ("x", "y"), "a": ("z",)}
+    assert list(splits.load_groups(file)) == ["b", "a"]
+
+
+def test_unknown_name_lists_the_names():
+    with pytest.raises(UserError, match="'voc_kee': did you mean 'voc_ke'.*voc_three_alphabetical"):
+        splits.load_groups("voc_kee")
+    with pytest.raises(UserError, match="nowhere.json does not exist"):
+        splits.load_groups("nowhere.json")
+    with pytest.raises(UserError, match="no class grouping"):
+        splits.load_groups("")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("[]", 'needs a key "groups"'),
+        ("{}", 'needs a key "groups"'),
+        ('{"groups": {}}', 'needs a key "groups"'),
+        ('{"groups": [["a"]]}', 'needs a key "groups"'),
+        ('{"groups": {"a": "dog"}}', "group 'a': write a list"),
+        ('{"groups": {"a": []}}', "group 'a': write a list"),
+        ('{"groups": {"a": ["dog", 1]}}', "group 'a': write a list"),
+        ('{"groups": {"a": ["dog"], "b": ["cat", "dog"]}}', "'dog' stands in 'a' and in 'b'"),
+        ('{"groups": {"a": ["dog", "dog"]}}', "'dog' stands in 'a' and in 'a'"),
+        ('{"groups": {"a": ["dog"], "a": ["cat"]}}', "'a' stands there twice"),
+    ],
+)
+def test_malformed(tmp_path, text, message):
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(UserError, match=f"mine.json.*{message}"):
+        splits.load_groups(tmp_path / "mine.json")
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_damaged_file_gives_groups_or_a_user_error(data):
+    content = bytearray((resources.files(splits) / "voc2012_part_animals.json").read_bytes())
+    for place, byte in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=4)):
+        content[place] = byte
+    with tempfile.TemporaryDirectory() as root:
+        path = Path(root) / "mine.json"
+        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+        try:
+            groups = splits.load_groups(path)
+        except UserError as error:
+            assert str(error)
+        else:
+            assert all(isinstance(c, str) for group in groups.values() for c in group)
