@@ -19,7 +19,16 @@ def write(workdir: Path) -> Path:
     if results["method"] != "teacher":
         _bars(results, figures / "per_task.png")
         _curves(results, figures / "block_losses.png")
-        text += ["![per task](figures/per_task.png)", "", "## Branch points", "", *_branches(results), "", "![block losses](figures/block_losses.png)", ""]
+        text += [
+            "![per task](figures/per_task.png)",
+            "",
+            "## Branch points",
+            "",
+            *_branches(results),
+            "",
+            "![block losses](figures/block_losses.png)",
+            "",
+        ]
     text += ["## Sizes", "", *_sizes(results), ""]
     if results["published_row"]:
         text += ["## Published", "", f"Stands beside `{results['published_row']}`: {published.row(results['published_row'])}", ""]
@@ -60,10 +69,27 @@ def _student_table(results: dict[str, Any]) -> list[str]:
         stream = next(s for s in results["branches"] if s.rpartition("@")[0] == task)
         kept = test[stream.rpartition("@")[2]]["per_task"][task]
         trivial = student.get("all_negative_accuracy", student.get("majority_rate"))
-        numbers = [_number(kept.get(_AP)), _number(student.get(_AP)), _number(before.get(_AP)), _percent(kept["accuracy"]), _percent(student["accuracy"]), _percent(trivial)]
+        numbers = [
+            _number(kept.get(_AP)),
+            _number(student.get(_AP)),
+            _number(before.get(_AP)),
+            _percent(kept["accuracy"]),
+            _percent(student["accuracy"]),
+            _percent(trivial),
+        ]
         rows.append([task, "/".join(known_by[task]), results["branches"][stream], *numbers])
     return _markdown(
-        ["task", "teacher", "branch", "AP teacher", "AP student", "AP before fine-tuning", "acc. teacher %", "acc. student %", "trivial acc. %"],
+        [
+            "task",
+            "teacher",
+            "branch",
+            "AP teacher",
+            "AP student",
+            "AP before fine-tuning",
+            "acc. teacher %",
+            "acc. student %",
+            "trivial acc. %",
+        ],
         [*rows, _means(rows)],
     )
 
@@ -87,17 +113,27 @@ def _facts(results: dict[str, Any]) -> list[str]:
 def _branches(results: dict[str, Any]) -> list[str]:
     blocks = list(results["block_losses"])
     rows = [
-        [stream, results["branches"].get(stream, "(other teacher kept)"), *(f"{results['block_losses'][b][stream]['divergence']:.4f}" for b in blocks)]
+        [
+            stream,
+            results["branches"].get(stream, "(other teacher kept)"),
+            *(f"{results['block_losses'][b][stream]['divergence']:.4f}" for b in blocks),
+        ]
         for stream in results["block_losses"][blocks[0]]
     ]
-    return ["Held-out divergence from the teacher in nats (0 is perfect); the smallest loss is the branch point.", "", *_markdown(["stream", "branch", *blocks], rows)]
+    return [
+        "Held-out divergence from the teacher in nats (0 is perfect); the smallest loss is the branch point.",
+        "",
+        *_markdown(["stream", "branch", *blocks], rows),
+    ]
 
 
 def _sizes(results: dict[str, Any]) -> list[str]:
     rows = [[name, f"{s['parameters'] / 1e6:.3f}", f"{s['flops'] / 1e9:.3f}"] for name, s in results["sizes"].items()]
     teachers = [s for name, s in results["sizes"].items() if name != "student"]
     if len(teachers) > 1:
-        rows.append(["all teachers", f"{sum(s['parameters'] for s in teachers) / 1e6:.3f}", f"{sum(s['flops'] for s in teachers) / 1e9:.3f}"])
+        rows.append(
+            ["all teachers", f"{sum(s['parameters'] for s in teachers) / 1e6:.3f}", f"{sum(s['flops'] for s in teachers) / 1e9:.3f}"]
+        )
     return _markdown(["network", "parameters (M)", "GFLOPs an image"], rows)
 
 

@@ -56,7 +56,9 @@ class Teacher:
     def __post_init__(self):
         rows, needed = self.net.shapes[self.net.names[-1]][-1], sum(t.outputs for t in self.tasks)
         if rows != needed:
-            raise UserError(f"teacher {self.name}: its last block writes {rows} numbers, its tasks need {needed}; correct the task list of the card")
+            raise UserError(
+                f"teacher {self.name}: its last block writes {rows} numbers, its tasks need {needed}; correct the task list of the card"
+            )
 
     def task(self, name: str) -> Task:
         return next(t for t in self.tasks if t.name == name)
@@ -107,7 +109,9 @@ class Teacher:
         model = _load_model(folder, card)
         blocks = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
         if len(blocks) != len(card["blocks"]):
-            raise UserError(f"{folder / CARD} names {len(card['blocks'])} blocks but {MODEL} holds {len(blocks)}: the two files do not belong together")
+            raise UserError(
+                f"{folder / CARD} names {len(card['blocks'])} blocks but {MODEL} holds {len(blocks)}: the two files do not belong together"
+            )
         net = BlockNet(dict(zip(card["blocks"], blocks, strict=True)))
         tasks = tuple(Task.from_json(t) for t in card["tasks"])
         return cls(name or card["name"], net, tasks, Preprocessing.from_json(card["preprocessing"]), card)
@@ -144,7 +148,9 @@ class Student:
     @classmethod
     def load(cls, folder: Path) -> "Student":
         folder, card = _read_card(folder, "student", ("tasks", "preprocessing", "sha256"))
-        return cls(_load_model(folder, card), tuple(Task.from_json(t) for t in card["tasks"]), Preprocessing.from_json(card["preprocessing"]), card)
+        return cls(
+            _load_model(folder, card), tuple(Task.from_json(t) for t in card["tasks"]), Preprocessing.from_json(card["preprocessing"]), card
+        )
 
 
 class Pool:

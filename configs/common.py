@@ -105,7 +105,12 @@ def afk(command: str, teachers: dict[str, dict[str, str]], weights: str = "none"
     config.student = ConfigDict(dict(weights=weights, normalise=""))  # A20; "": as the first teacher
     config.filter = ConfigDict(dict(gate="two_sigmoid", reduction=8, bias=True))  # A7
     config.block = ConfigDict(
-        dict(epochs=4.0, batch_size=32, batchnorm="batch" if weights == "none" else "frozen", optimizer=adam(1e-3 if weights == "none" else 1e-4))
+        dict(
+            epochs=4.0,
+            batch_size=32,
+            batchnorm="batch" if weights == "none" else "frozen",
+            optimizer=adam(1e-3 if weights == "none" else 1e-4),
+        )
     )
     config.branch = ConfigDict(dict(split="held_out", share="per_teacher_block"))  # A10, A12
     config.finetune = ConfigDict(dict(epochs=3.0, batch_size=32, batchnorm="frozen", trainable="all", optimizer=adam(1e-4)))  # A13, A14
@@ -130,7 +135,9 @@ def adam(rate: float) -> ConfigDict:
 
 
 def _optimizer(**values) -> ConfigDict:
-    keys = dict(name="sgd", learning_rate=0.01, momentum=0.9, weight_decay=0.0, schedule="poly", power=0.9, warmup_steps=0, head_multiplier=1.0)
+    keys = dict(
+        name="sgd", learning_rate=0.01, momentum=0.9, weight_decay=0.0, schedule="poly", power=0.9, warmup_steps=0, head_multiplier=1.0
+    )
     return ConfigDict({**keys, **values})
 
 

@@ -10,11 +10,15 @@ from ml_collections import config_flags
 
 from amalgam_tf.bin import app
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional argument: configs/quickstart.py:student,smoke.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, with an optional argument: configs/quickstart.py:student,smoke.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; everything is written below it.")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one", "mirrored", "multi_worker"], "tf.distribute strategy.")
 _PRECISION = flags.DEFINE_enum("precision", None, ["float32", "mixed_bfloat16", "mixed_float16"], "Overrides config.precision.")
-_CPU_DEVICES = flags.DEFINE_integer("logical_cpus", 0, "Split the CPU into so many logical devices (to try --strategy=mirrored).", lower_bound=0)
+_CPU_DEVICES = flags.DEFINE_integer(
+    "logical_cpus", 0, "Split the CPU into so many logical devices (to try --strategy=mirrored).", lower_bound=0
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from amalgam_tf.data import raycast
 from amalgam_tf.data.raycast import FLOOR, WALL, Body, Camera
 from amalgam_tf.data.shading import SURFACES, Lamp, Material, Patch, Scene
+from amalgam_tf.data.solids import SOLIDS, rest_height
 
 # how often an object is of a shape: sphere common, dome rare
 _SHARES = {
@@ -22,7 +23,7 @@ _SHARES = {
     "capsule": 0.085,
     "pyramid": 0.05,
     "torus": 0.05,
-    "dome": 0.025,
+    "dome": 0.022,
 }
 SHAPES = tuple(_SHARES)
 _COUNTS = {1: 0.16, 2: 0.23, 3: 0.23, 4: 0.18, 5: 0.12, 6: 0.08}  # labelled objects in a scene
@@ -57,8 +58,8 @@ def _pick(rng, shares: dict):
 
 
 def _color(rng, low=0.06, high=0.9) -> np.ndarray:
-    """Linear RGB of any hue, from grey to vivid; one in ten is red, so that red objects are neither rare nor everywhere."""
-    hue = rng.uniform(-0.045, 0.045) % 1 if rng.random() < 0.06 else rng.random()
+    """Linear RGB of any hue, from grey to vivid; one in five is reddish, so that red objects are neither rare nor everywhere."""
+    hue = rng.uniform(-0.045, 0.045) % 1 if rng.random() < 0.1 else rng.random()
     return np.array(colorsys.hsv_to_rgb(hue, rng.beta(1.6, 1.2), rng.uniform(np.sqrt(low), np.sqrt(high)) ** 2))
 
 
@@ -128,7 +129,7 @@ def _place(rng, bodies, hull) -> tuple[float, float]:
     best, spot = -np.inf, (0.0, 0.0)
     for _ in range(12):
         x, y = rng.uniform(-1.55, 1.55), rng.uniform(-1.3, 1.5)
-        gaps = [np.hypot(x - b.center[0], y - b.center[1]) - 0.85 * (hull + raycast.SOLIDS[b.shape].hull(b.dims)) for b in bodies]
+        gaps = [np.hypot(x - b.center[0], y - b.center[1]) - 0.85 * (hull + SOLIDS[b.shape].hull(b.dims)) for b in bodies]
         if min(gaps, default=1) > best:
             best, spot = min(gaps, default=1), (float(x), float(y))
         if best > 0:
@@ -138,22 +139,22 @@ def _place(rng, bodies, hull) -> tuple[float, float]:
 
 def _body(rng, shape, size, bodies) -> Body:
     dims, rotation = _dims(rng, shape, size), _pose(rng)
-    x, y = _place(rng, bodies, raycast.SOLIDS[shape].hull(dims))
-    return Body(shape, np.array([x, y, raycast.rest_height(shape, dims, rotation)]), rotation, dims)
+    x, y = _place(rng, bodies, SOLIDS[shape].hull(dims))
+    return Body(shape, np.array([x, y, rest_height(shape, dims, rotation)]), rotation, dims)
 
 
 def _bodies(rng) -> tuple[list[Body], int]:
     named = _pick(rng, _COUNTS)
     bodies = []
     for _ in range(named):
-        bodies.append(_body(rng, _pick(rng, _SHARES), float(np.exp(rng.uniform(np.log(0.25), np.log(0.62)))), bodies))
+        bodies.append(_body(rng, _pick(rng, _SHARES), float(np.exp(rng.uniform(np.log(0.28), np.log(0.72)))), bodies))
     for _ in range(int(rng.integers(0, 3))):  # distractors: no label, but they look like somebody and hide somebody
         bodies.append(_body(rng, ("wedge", "octahedron")[int(rng.integers(2))], rng.uniform(0.15, 0.4), bodies))
     return bodies, named
 
 
 def _camera(rng) -> Camera:
-    far, azimuth, height = rng.uniform(3.1, 4.9), rng.uniform(-0.6, 0.6), np.radians(rng.uniform(9, 40))
+    far, azimuth, height = rng.uniform(3.0, 4.6), rng.uniform(-0.6, 0.6), np.radians(rng.uniform(9, 40))
     target = np.array([rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.4), rng.uniform(0.2, 0.55)])
     away = np.array([np.sin(azimuth) * np.cos(height), -np.cos(azimuth) * np.cos(height), np.sin(height)])
     position = target + far * away
@@ -178,12 +179,13 @@ def _patches(rng, room) -> tuple[Patch, ...]:
 
 def _compose(rng) -> Scene:
     bodies, named = _bodies(rng)
-    materials = [_material(rng, SURFACES[int(rng.integers(len(SURFACES)))], rng.uniform(3.2, 6.5)) for _ in bodies]
+    materials = [_material(rng, SURFACES[int(rng.integers(len(SURFACES)))], rng.uniform(2.6, 5.5)) for _ in bodies]
     room, camera = _room(rng), _camera(rng)
     floor = _pick(rng, {"checker": 0.33, "plain": 0.25, "stripes": 0.2, "marble": 0.22})
     floor = _material(rng, floor, rng.uniform(1.1, 2.6))
     turn = rng.uniform(0, np.pi)
-    floor = floor._replace(second=(floor.second + floor.color) / 2, axis=np.array([np.cos(turn), np.sin(turn), 0]), gloss=floor.gloss / 3)
+    axis = np.array([np.cos(turn), np.sin(turn), 0])
+    floor = floor._replace(second=0.4 * floor.second + 0.6 * floor.color, axis=axis, gloss=floor.gloss / 3)
     value = float(rng.uniform(0.12, 0.95))  # of the wall, as displayed
     wall = _pick(rng, {"plain": 0.5, "stripes": 0.2, "marble": 0.3})
     wall = _material(rng, wall, rng.uniform(1.0, 2.5))
@@ -204,6 +206,6 @@ def _compose(rng) -> Scene:
         patches=_patches(rng, room),
         camera=camera,
         lamp=Lamp(lamp, brightness * tone, rng.uniform(0.3, 0.5)),
-        noise=rng.uniform(0.004, 0.03),
+        noise=rng.uniform(0.002, 0.022),
         facts={"brightness": brightness, "warmth": warmth, "light_right": side, "wall_value": value},
     )

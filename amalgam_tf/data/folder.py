@@ -9,14 +9,13 @@ A column `split`, if there is one, is no label: `load(path=..., split="val")` ta
 
 from collections.abc import Mapping, Sequence
 import csv
-import difflib
 import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from amalgam_tf.data.examples import IGNORE, Examples
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, did_you_mean
 from amalgam_tf.tasks import Task
 
 # What the pipeline decodes; of a GIF it takes the first frame.
@@ -123,7 +122,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[_Row]]:
 def _tasks(path: Path, header: list[str], categories: dict[str, Sequence[str]]) -> tuple[Task, ...]:
     columns = [c for c in header if c not in ("path", "split")]
     if unknown := [c for c in categories if c not in columns]:
-        raise UserError(f"{path} has no column {unknown[0]!r} to hold a category: {_suggest(unknown[0], columns)}")
+        raise UserError(f"{path} has no column {unknown[0]!r} to hold a category: {did_you_mean(unknown[0], columns)}")
     for column, names in categories.items():
         if isinstance(names, str) or not names or len(set(names)) != len(names):
             raise UserError(f"category {column!r}: give its class names as a list, each once, not {names!r}")
@@ -138,13 +137,8 @@ def _of_split(path: Path, header: list[str], rows: list[_Row], split: str) -> li
         raise UserError(f"{path} has no column split, so {split!r} cannot be taken from it: add the column or ask for no split")
     chosen = [row for row in rows if row[1]["split"] == split]
     if not chosen:
-        raise UserError(f"{path} has no row of split {split!r}: {_suggest(split, sorted({r['split'] for _, r in rows}))}")
+        raise UserError(f"{path} has no row of split {split!r}: {did_you_mean(split, sorted({r['split'] for _, r in rows}))}")
     return chosen
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known) or 'none'}"
 
 
 def _images(path: Path, rows: list[_Row]) -> dict[str, Path]:
@@ -187,6 +181,6 @@ def _classes(path: Path, rows: list[_Row], task: Task) -> np.ndarray:
     index = {name: i for i, name in enumerate(task.labels)} | {"": IGNORE}
     for number, row in rows:
         if row[task.name] not in index:
-            hint = _suggest(row[task.name], task.labels)
+            hint = did_you_mean(row[task.name], task.labels)
             raise UserError(f"{path} row {number}, column {task.name!r}: {row[task.name][:60]!r} is not a class of this category: {hint}")
     return np.array([index[row[task.name]] for _, row in rows], dtype=np.int32)

@@ -8,7 +8,7 @@ or processes, and its truth does not depend on the picture's size. With the same
 * categories: shape, and shape x surface, of the object that covers most of the view;
 * dense: z-depth, normals, occlusion edges, texture edges, keypoints (`dense`).
 
-Geometry is in `raycast.py`, colour and light in `shading.py`, what a scene is made of in `composing.py`. NumPy only: the worker processes
+Geometry is in `solids.py` and `raycast.py`, colour and light in `shading.py`, what a scene is made of in `composing.py`. NumPy only: the worker processes
 import this module, so it must stay cheap.
 """
 
@@ -31,10 +31,11 @@ import zlib
 import numpy as np
 
 from amalgam_tf.data import composing, raycast, shading
-from amalgam_tf.data.composing import MIN_FRACTION, SHAPES, TRUTH_SIZE
+from amalgam_tf.data.composing import MIN_FRACTION, SHAPES
 from amalgam_tf.data.examples import Examples
 from amalgam_tf.data.raycast import WALL
 from amalgam_tf.data.shading import SURFACES, Scene
+from amalgam_tf.data.solids import turn
 from amalgam_tf.errors import UserError
 from amalgam_tf.tasks import Task
 
@@ -83,8 +84,8 @@ class Rendered(NamedTuple):
         images: uint8 [n, size, size, 3] RGB.
         labels: name of each of `TASKS` -> int32 [n]: 0 or 1, or the index of the class.
         objects: [n] the visible labelled objects of each scene, in no particular order.
-        segments: int8 [n, 64, 64]: which body covers each cell of the view (also distractors, which are no `objects`), or -1 floor, -2 wall,
-            -3 ceiling. The truth is counted here, whatever the picture's size.
+        segments: int8 [n, 64, 64]: which body covers each cell of the view (also distractors, which are no `objects`), or -1 floor,
+            -2 wall, -3 ceiling. The truth is counted here, whatever the picture's size.
     """
 
     images: np.ndarray
@@ -221,7 +222,7 @@ def _objects(scene: Scene, segments: np.ndarray, samples: np.ndarray) -> tuple[S
         if len(rows):
             box = tuple(int(v) // 2 + 1 for v in (columns.min(), rows.min(), columns.max(), rows.max()))
             material = scene.materials[number]
-            share = np.count_nonzero(segments == number) / segments.size
+            share = int(np.count_nonzero(segments == number)) / segments.size
             color = tuple(float(c) for c in material.color)
             found.append(SceneObject(number, scene.bodies[number].shape, material.pattern, box, share, color))
     return tuple(found)
@@ -252,8 +253,8 @@ def _dense_one(seed, index, size):
     points = np.asarray(scene.camera.position, np.float32)[:, None] + directions * hits.distance
     normals, _ = raycast.surface(scene.bodies, scene.room, points, hits.ids, directions)
     to_camera = np.asarray(scene.camera.rotation).T
-    depth = (-raycast.turn(to_camera, directions)[2] * hits.distance).reshape(size, size)
-    normals = np.ascontiguousarray(raycast.turn(to_camera, normals).T).reshape(size, size, 3)
+    depth = (-turn(to_camera, directions)[2] * hits.distance).reshape(size, size)
+    normals = np.ascontiguousarray(turn(to_camera, normals).T).reshape(size, size, 3)
     image = _render_one(seed, index, size)[0]
     return {
         "depth": depth,
@@ -348,4 +349,4 @@ def _write_cache(path: Path, images: np.ndarray, table: np.ndarray) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise UserError(f"cannot write the scenes to the cache folder {path.parent} ({error.strerror}): free space or name another") from error
+        raise UserError(f"cannot write scenes to the cache folder {path.parent} ({error.strerror}): free space or name another") from error

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from amalgam_tf.data import raycast
-from amalgam_tf.data.raycast import FLOOR, WALL, Body, Camera, dot
+from amalgam_tf.data.raycast import FLOOR, WALL, Body, Camera
+from amalgam_tf.data.solids import SOLIDS, dot
 
 SURFACES = ("plain", "checker", "stripes", "dots")  # patterns a body may wear; rooms also know "marble"
 
@@ -36,7 +37,7 @@ class Patch(NamedTuple):
 
 
 class Lamp(NamedTuple):
-    """A point light: `position` [3] metres, `color` linear RGB [3] (brightness included), `ambient` share of it that comes from everywhere."""
+    """A point light: `position` [3] metres, `color` linear RGB [3] with its brightness, `ambient` share of it that comes from everywhere."""
 
     position: np.ndarray
     color: np.ndarray
@@ -99,13 +100,13 @@ def _albedo(scene: Scene, local: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return albedo
 
 
-def _openness(scene: Scene, points: np.ndarray, normals: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Share [rays] of the surrounding light that reaches floor and walls: each body blocks about the solid angle of a ball of its size."""
+def _openness(scene: Scene, points: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Share [rays] of the surrounding light that reaches the floor: each body blocks about the solid angle of a ball of its size."""
     free = np.ones(len(ids), np.float32)
     rays = np.flatnonzero(ids == FLOOR)
     p = points[:, rays]
     for body in scene.bodies:
-        radius = np.float32(0.75 * raycast.SOLIDS[body.shape].hull(body.dims))
+        radius = np.float32(0.75 * SOLIDS[body.shape].hull(body.dims))
         to = np.asarray(body.center, np.float32)[:, None] - p
         square = np.maximum(dot(to, to), radius**2)
         free[rays] *= 1 - np.float32(0.8) * np.clip(to[2] * radius**2 / (square * np.sqrt(square)), 0, 1)
@@ -124,8 +125,9 @@ def shade(scene: Scene, direction: np.ndarray, hits: raycast.Hits) -> np.ndarray
     lit = np.maximum(dot(normals, to), 0)
     lit *= ~raycast.in_shadow(scene.bodies, points, hits.ids, scene.lamp.position)
     around = np.float32(0.65) + np.float32(0.35) * normals[2] - np.float32(0.25) * dot(normals, direction)
-    strength = np.float32(scene.lamp.ambient) * around * _openness(scene, points, normals, hits.ids) + np.float32(1 - scene.lamp.ambient) * lit
-    gloss = np.array([m.gloss for m in scene.materials] + [0, 0, scene.floor.gloss], np.float32)[hits.ids]  # negative ids count from the end
+    strength = np.float32(scene.lamp.ambient) * around * _openness(scene, points, hits.ids) + np.float32(1 - scene.lamp.ambient) * lit
+    # the room's negative ids count from the end: ceiling, wall, floor
+    gloss = np.array([m.gloss for m in scene.materials] + [0, 0, scene.floor.gloss], np.float32)[hits.ids]
     half = to - direction
     shine = np.maximum(dot(normals, half), 0) / np.sqrt(np.maximum(dot(half, half), np.float32(1e-6)))
     for _ in range(5):
@@ -184,7 +186,8 @@ def luminance(image: np.ndarray) -> np.ndarray:
 
 
 def texture_edges(image: np.ndarray) -> np.ndarray:
-    """Sobel slope of the luminance of a uint8 RGB picture, doubled and clipped: float32 [height, width], 1 = half of black to white in a pixel."""
+    """Sobel slope of the luminance of a uint8 RGB picture, doubled and clipped: float32 [height, width] in [0, 1]; 1 is half of black to
+    white within a pixel."""
     x, y = _slopes(luminance(image))
     return np.clip(2 * np.sqrt(x * x + y * y), 0, 1)
 
@@ -192,7 +195,7 @@ def texture_edges(image: np.ndarray) -> np.ndarray:
 def keypoints(image: np.ndarray) -> np.ndarray:
     """Corner heat (Shi-Tomasi) of a uint8 RGB picture: float32 [height, width] in [0, 1].
 
-    The smaller eigenvalue of the 3x3-blurred structure tensor is the squared slope across the weaker direction; its root, times 8, is clipped.
+    The smaller eigenvalue of the 3x3-blurred structure tensor is the squared slope in the weaker direction; its root, times 8, clipped.
     """
     x, y = _slopes(luminance(image))
     xx, yy, xy = _blur(x * x), _blur(y * y), _blur(x * y)

@@ -10,7 +10,6 @@ table 1 must be held against is 92.92 when label 0 counts as negative; it is 92.
 """
 
 from collections.abc import Sequence
-import difflib
 from pathlib import Path
 import re
 import xml.etree.ElementTree as ElementTree
@@ -18,7 +17,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 
 from amalgam_tf.data.examples import IGNORE, Examples
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, did_you_mean
 from amalgam_tf.tasks import Task
 
 CLASSES = tuple(
@@ -145,15 +144,10 @@ def _check_classes(folder: Path, split: str, classes: Sequence[str]) -> tuple[st
     known = _vocabulary(folder, split)
     for name in classes:
         if name not in known:
-            raise UserError(f"{name!r} is not a class of {folder}: {_suggest(name, known)}")
+            raise UserError(f"{name!r} is not a class of {folder}: {did_you_mean(name, known)}")
         if list(classes).count(name) > 1:
             raise UserError(f"class {name!r} is asked for twice: remove one")
     return tuple(classes)
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"the classes are {', '.join(known)}"
 
 
 def _labels(folder: Path, split: str, ids: list[str], classes: Sequence[str]) -> dict[str, list[int]]:
@@ -193,7 +187,7 @@ def _read_annotation(folder: Path, image_id: str, known: Sequence[str]) -> dict[
     for position, thing in enumerate(_parse(path).findall("object"), 1):
         name, flag = (thing.findtext("name") or "").strip(), thing.findtext("difficult", "0").strip()
         if name not in known:
-            raise UserError(f"{path} object {position}: unknown class {name!r}: {_suggest(name, known)}")
+            raise UserError(f"{path} object {position}: unknown class {name!r}: {did_you_mean(name, known)}")
         if flag not in ("0", "1"):  # objects without the flag exist in later years and are not difficult
             raise UserError(f"{path} object {position} ({name}): difficult is {flag!r}: write 0 or 1")
         found[name] = max(found.get(name, DIFFICULT), DIFFICULT if flag == "1" else PRESENT)

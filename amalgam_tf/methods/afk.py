@@ -106,7 +106,9 @@ def amalgamate(setting: Setting, run: Run) -> Branched:
     for k, block in enumerate(student.names):  # (3), (4) F^0 = I; for k = 1..B
         run.phase(block_phase(setting, student, k, filters, run))  # (5)-(9)
         recorded[block] = run.decide(  # (10) L_n^i(k)
-            f"block_losses/{block}", lambda k=k: block_losses(setting, student, k, filters), of=setting.images.fingerprint(setting.config.branch.split)
+            f"block_losses/{block}",
+            lambda k=k: block_losses(setting, student, k, filters),
+            of=setting.images.fingerprint(setting.config.branch.split),
         )
         run.say(f"  block {block}: held-out divergence " + "  ".join(f"{s} {v['divergence']:.4f}" for s, v in recorded[block].items()))
     # (11) end
@@ -129,7 +131,9 @@ def task_level_filter(outputs: Mapping[str, tf.Tensor], streams: Sequence[Stream
     return {str(s): outputs[s.teacher][..., rows[s][0] : rows[s][-1] + 1] for s in streams}
 
 
-def customised_losses(streams: Sequence[Stream], logits: Mapping[str, tf.Tensor], targets: Mapping[str, tf.Tensor], hard: bool) -> dict[str, tf.Tensor]:
+def customised_losses(
+    streams: Sequence[Stream], logits: Mapping[str, tf.Tensor], targets: Mapping[str, tf.Tensor], hard: bool
+) -> dict[str, tf.Tensor]:
     """Eq. 7 before its means: stream -> cross-entropy against its teacher, [batch], nats. Eq. 8: there are |C| of them.
 
     Args:
@@ -138,10 +142,14 @@ def customised_losses(streams: Sequence[Stream], logits: Mapping[str, tf.Tensor]
         targets: stream -> logits of the teacher, same shape.
         hard: targets rounded (A8).
     """
-    return {str(s): losses.distillation(head=s.task.head, logits=logits[str(s)], teacher_logits=targets[str(s)], hard=hard) for s in streams}
+    return {
+        str(s): losses.distillation(head=s.task.head, logits=logits[str(s)], teacher_logits=targets[str(s)], hard=hard) for s in streams
+    }
 
 
-def entangled_losses(setting: Setting, features: tf.Tensor, block: str, k: int, filters: Filters, targets: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def entangled_losses(
+    setting: Setting, features: tf.Tensor, block: str, k: int, filters: Filters, targets: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
     """Eqs. 4, 6, 7: filter the student's features behind block k, run every teacher's rest, compare the wanted rows."""
     outputs = entangle(features, k, {t.name: filters[block, t.name] for t in setting.teachers}, setting.teachers)
     logits = task_level_filter(outputs, setting.streams, setting.teachers)
@@ -281,7 +289,9 @@ def teacher_targets(streams: Sequence[Stream], teachers: Sequence[Teacher], imag
     views, outputs = (images.views if part == "train" else 1), {}
     for t in teachers:
         key = f"{t.card['sha256']}/{t.preprocessing}/{images.fingerprint(part)}/{keras.config.dtype_policy().name}/logits"
-        outputs[t.name] = pipeline.cached_outputs(tf.function(t.logits, autograph=False), images.pixels[part], views=views, key=key, cache_dir=images.cache)
+        outputs[t.name] = pipeline.cached_outputs(
+            tf.function(t.logits, autograph=False), images.pixels[part], views=views, key=key, cache_dir=images.cache
+        )
     return {s: np.ascontiguousarray(rows) for s, rows in task_level_filter(outputs, streams, teachers).items()}
 
 
@@ -301,7 +311,9 @@ def start_student(setting: Setting, run: Run) -> BlockNet:
 def _pretrained(first: Teacher, weights: str) -> BlockNet:
     backbone = first.card.get("backbone")
     if not backbone:
-        raise UserError(f"student.weights={weights} needs a known backbone, but the card of teacher {first.name} names none: use none or teacher")
+        raise UserError(
+            f"student.weights={weights} needs a known backbone, but the card of teacher {first.name} names none: use none or teacher"
+        )
     options = {k: backbone[k] for k in ("granularity", "width")}
     return models.classifier(backbone["backbone"], input_size=first.preprocessing.size, outputs=1, weights=weights, **options)
 
@@ -360,7 +372,10 @@ def train(config: Any, run: Run) -> dict[str, Any]:
         "branches": run.decided("branches"),
         "block_losses": {block: run.decided(f"block_losses/{block}") for block in setting.teachers[0].net.names[:-1]},
         "test": test,
-        "sizes": {"student": evaluate.size_of(student.model), **{t.name: evaluate.size_of(t.net.as_model(t.name)) for t in setting.teachers}},
+        "sizes": {
+            "student": evaluate.size_of(student.model),
+            **{t.name: evaluate.size_of(t.net.as_model(t.name)) for t in setting.teachers},
+        },
         "trunk_parameters": parameters(branched.trunk.variables()),
     }
 

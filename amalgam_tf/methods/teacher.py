@@ -49,7 +49,11 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     results = {"method": "teacher", "tasks": [t.name for t in tasks]}
     for part in (parts.held_out, parts.test):
         scores = evaluate.predict(teacher.outputs, tasks, pipeline.pixels(part, size, data.cache_dir(config.data)))
-        results["held_out" if part is parts.held_out else "test"] = {"data": part.name, "images": len(part), "teacher": evaluate.measure(scores, tasks, part)}
+        results["held_out" if part is parts.held_out else "test"] = {
+            "data": part.name,
+            "images": len(part),
+            "teacher": evaluate.measure(scores, tasks, part),
+        }
     card["measured"] = results["test"]
     teacher.save(run.workdir / "teacher")
     return {**results, "sizes": {"teacher": evaluate.size_of(net.as_model("teacher"))}}
@@ -61,7 +65,13 @@ def build(config: Any, run: Run, outputs: int) -> BlockNet:
     m = config.model
     replicas = run.strategy.num_replicas_in_sync
     return models.classifier(
-        m.backbone, input_size=m.input_size, outputs=outputs, granularity=m.granularity, width=m.width, weights=m.weights, synchronized=replicas > 1
+        m.backbone,
+        input_size=m.input_size,
+        outputs=outputs,
+        granularity=m.granularity,
+        width=m.width,
+        weights=m.weights,
+        synchronized=replicas > 1,
     )
 
 

@@ -34,7 +34,9 @@ class BlockNet:
         pairs = list(self._blocks.items())
         for (before, a), (after, b) in zip(pairs, pairs[1:], strict=False):
             if a.outputs[0].shape[1:] != b.inputs[0].shape[1:]:
-                raise UserError(f"block {after!r} reads {b.inputs[0].shape[1:]} but block {before!r} before it writes {a.outputs[0].shape[1:]}")
+                raise UserError(
+                    f"block {after!r} reads {b.inputs[0].shape[1:]} but block {before!r} before it writes {a.outputs[0].shape[1:]}"
+                )
 
     @classmethod
     def cut(cls, model: keras.Model, cuts: Sequence[str], names: Sequence[str] | None = None) -> "BlockNet":
@@ -53,14 +55,18 @@ class BlockNet:
             raise UserError(f"{len(cuts)} cuts make {len(cuts) + 1} blocks, but {len(names)} block names were given: {names}")
         known = {layer.name for layer in model.layers}
         if unknown := [c for c in cuts if c not in known]:
-            raise UserError(f"model {model.name!r} has no layer {', '.join(unknown)} to cut at; its last layers are {[x.name for x in model.layers][-8:]}")
+            raise UserError(
+                f"model {model.name!r} has no layer {', '.join(unknown)} to cut at; its last layers are {[x.name for x in model.layers][-8:]}"
+            )
         tensors = [model.inputs[0], *(model.get_layer(c).output for c in cuts), model.outputs[0]]
         blocks = {}
         for name, start, stop in zip(names, tensors, tensors[1:], strict=False):
             try:
                 blocks[name] = keras.Model(start, stop, name=safe_name(f"{model.name}_{name}"))
             except ValueError as error:  # Keras: "not connected to inputs"
-                raise UserError(f"model {model.name!r} cannot be cut into block {name!r}: a connection goes past the cut; choose layers where one tensor carries everything") from error
+                raise UserError(
+                    f"model {model.name!r} cannot be cut into block {name!r}: a connection goes past the cut; choose layers where one tensor carries everything"
+                ) from error
         return cls(blocks)
 
     # -- looking ------------------------------------------------------------------------------------------------------

@@ -39,7 +39,9 @@ def trunk(name: str, *, input_size: int, width: float = 1.0, weights: str = "non
         return _basic_net(name, input_size, [2, 2, 2, 2], round(64 * width), imagenet_stem=True)
     depth = re.fullmatch(r"resnet(\d+)", name)
     if not depth or (int(depth[1]) - 2) % 6 or int(depth[1]) < 8:
-        raise UserError(f"unknown backbone {name!r}: choose resnet50, resnet101, resnet18 or a CIFAR-style resnet8, resnet14, resnet20, ...")
+        raise UserError(
+            f"unknown backbone {name!r}: choose resnet50, resnet101, resnet18 or a CIFAR-style resnet8, resnet14, resnet20, ..."
+        )
     return _basic_net(name, input_size, [(int(depth[1]) - 2) // 6] * 3, round(16 * width), imagenet_stem=False)
 
 
@@ -73,7 +75,9 @@ def _application(name: str, input_size: int, width: float, weights: str) -> kera
     if width != 1 and weights != "none":
         raise UserError(f"ready weights fit {name} only at width 1, not {width}: set width=1 or weights=none")
     if input_size < 32:
-        raise UserError(f"{name} needs an input of at least 32 pixels, not {input_size}: raise the size or use a CIFAR-style net such as resnet14")
+        raise UserError(
+            f"{name} needs an input of at least 32 pixels, not {input_size}: raise the size or use a CIFAR-style net such as resnet14"
+        )
     make = getattr(keras.applications, _APPLICATIONS[name])
     options = dict(include_top=False, input_shape=(input_size, input_size, 3), name=name)
     if weights == "none":
@@ -87,7 +91,9 @@ def _application(name: str, input_size: int, width: float, weights: str) -> kera
                 f"the ImageNet weights of {name} could not be downloaded ({str(error).splitlines()[0][:120]}): fetch the no-top .h5 file "
                 "elsewhere and pass its path instead of imagenet"
             ) from error
-        raise UserError(f"{weights} could not be loaded as weights of {name} ({str(error).splitlines()[0][:160]}): pass a Keras no-top weights file") from error
+        raise UserError(
+            f"{weights} could not be loaded as weights of {name} ({str(error).splitlines()[0][:160]}): pass a Keras no-top weights file"
+        ) from error
 
 
 def _basic_net(name: str, input_size: int, units: list[int], width: int, *, imagenet_stem: bool) -> keras.Model:

@@ -4,13 +4,11 @@ Cells stay text, as printed: some are empty, some are marked as doubtful (`87.9?
 `computed` or `[CALC]` are not printed in the papers but follow from what is.
 """
 
-from collections.abc import Sequence
 import csv
-import difflib
 from importlib import resources
 import re
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, did_you_mean
 
 
 def tables() -> tuple[str, ...]:
@@ -26,7 +24,7 @@ def table(name: str) -> list[dict[str, str]]:
         UserError: no such table.
     """
     if name not in tables():
-        raise UserError(f"no published table is called {name!r}: {_suggest(name, tables())}")
+        raise UserError(f"no published table is called {name!r}: {did_you_mean(name, tables())}")
     text = (resources.files(__name__) / f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines(), strict=True))
 
@@ -72,13 +70,8 @@ def row(reference: str) -> dict[str, str]:
         fitting = [k for k in known if k.startswith(f"{reference}/")]
         raise UserError(f"{reference!r} fits {len(found)} rows: say which of {', '.join(fitting)}")
     # compared without the table's name, which all have in common
-    raise UserError(f"published table {name} has no row {wanted!r}: {_suggest(wanted, [k.partition('/')[2] for k in known])}")
+    raise UserError(f"published table {name} has no row {wanted!r}: {did_you_mean(wanted, [k.partition('/')[2] for k in known])}")
 
 
 def _prefixes(cells: list[str]) -> list[str]:
     return ["/".join(cells[:k]) for k in range(1, len(cells) + 1)]
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -59,7 +59,10 @@ class Run:
         for note in self.checkpoints.notes:
             self.journal.say(note)
         if self.progress.total:
-            self.journal.say(f"resuming {self.workdir} at step {self.progress.total}" + (f" ({self.progress.phase} {self.progress.step})" if self.progress.phase else ""))
+            self.journal.say(
+                f"resuming {self.workdir} at step {self.progress.total}"
+                + (f" ({self.progress.phase} {self.progress.step})" if self.progress.phase else "")
+            )
         self._started = time.monotonic()
 
     def close(self) -> None:
@@ -101,7 +104,9 @@ class Run:
             book[name] = {"value": json.loads(json.dumps(compute(), allow_nan=False)), "of": of}
             state.write_json(self._book_path, {"format": state.FORMAT, "decisions": book})
         elif book[name]["of"] != of:
-            raise UserError(f"{self._book_path} holds {name!r} decided from other data: the data of this workdir changed; choose a new --workdir")
+            raise UserError(
+                f"{self._book_path} holds {name!r} decided from other data: the data of this workdir changed; choose a new --workdir"
+            )
         return book[name]["value"]
 
     def decided(self, name: str) -> Any:
@@ -136,7 +141,11 @@ class Run:
             self.progress.phase, self.progress.step = phase.name, 0
             self.progress.best, self.checkpoints.best = {}, {}
         made = [self._optimizer(phase, u) for u in phase.updates]
-        slots = {f"optimizer/{phase.name}/{u.name}/{i:04d}": v for u, o in zip(phase.updates, made, strict=True) for i, v in enumerate(o.variables)}
+        slots = {
+            f"optimizer/{phase.name}/{u.name}/{i:04d}": v
+            for u, o in zip(phase.updates, made, strict=True)
+            for i, v in enumerate(o.variables)
+        }
         self.track(slots)
         self._check_tracked(phase)
         self._train(phase, step_function(phase.updates, made, self.strategy))
@@ -163,7 +172,9 @@ class Run:
     def _check_tracked(self, phase: Phase) -> None:
         tracked = {id(v) for v in self.checkpoints.variables.values()}
         if lost := [v.path for v in phase.variables if id(v) not in tracked]:
-            raise ValueError(f"phase {phase.name!r} changes variables that no checkpoint holds: {lost[:5]}; call run.track on their network")
+            raise ValueError(
+                f"phase {phase.name!r} changes variables that no checkpoint holds: {lost[:5]}; call run.track on their network"
+            )
 
     def _train(self, phase: Phase, step: Callable[[Batch], dict[str, tf.Tensor]]) -> None:
         begin, window, clock = self.progress.step, [], time.monotonic()
@@ -189,7 +200,9 @@ class Run:
         streams = [iter(phase.data.dataset(begin, phase.steps, rank, n)) for rank in range(n)]
         if n == 1:
             return streams[0]
-        return iter(lambda: self.strategy.experimental_distribute_values_from_function(lambda c: next(streams[c.replica_id_in_sync_group])), None)
+        return iter(
+            lambda: self.strategy.experimental_distribute_values_from_function(lambda c: next(streams[c.replica_id_in_sync_group])), None
+        )
 
     def _log(self, phase: Phase, window: list[dict[str, tf.Tensor]], per_second: float) -> None:
         values = {k: sum(float(m[k]) for m in window) / len(window) for k in window[0]}
@@ -217,7 +230,9 @@ class Run:
         for name, value in self.checkpoints.best.items():
             self.checkpoints.variables[name].assign(value)
         if self.progress.best:
-            self.say(f"  {phase.name}: best held-out {phase.keep_best} {self.progress.best['value']:.4f} at step {self.progress.best['step']:.0f} of {phase.steps}")
+            self.say(
+                f"  {phase.name}: best held-out {phase.keep_best} {self.progress.best['value']:.4f} at step {self.progress.best['step']:.0f} of {phase.steps}"
+            )
         self.progress.best, self.checkpoints.best = {}, {}
 
     def _save(self) -> None:
@@ -308,7 +323,9 @@ def _claim(path: Path, config: dict[str, Any]) -> None:
     stored = state.read_json(path)
     if stored != config:
         changed = sorted(k for k in {**_flat(stored), **_flat(config)} if _flat(stored).get(k) != _flat(config).get(k))
-        raise UserError(f"{path.parent} was made with another configuration (different: {', '.join(changed[:8])}): use the same one, or another --workdir")
+        raise UserError(
+            f"{path.parent} was made with another configuration (different: {', '.join(changed[:8])}): use the same one, or another --workdir"
+        )
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

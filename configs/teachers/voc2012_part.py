@@ -1,0 +1,32 @@
+"""Teachers for the VOC 2012 part: ImageNet ResNet-50 at 96 px, four labels each.
+
+Command: python -m amalgam_tf.bin.train --config=configs/teachers/voc2012_part.py:teacher1 --workdir=runs/voc2012_part/teacher1
+    --config.data.root=VOCdevkit --config.model.weights=resnet50_notop.h5
+Data: VOC 2012 in the devkit layout; data.root is the folder that holds VOC2012/.
+Hardware and expected time: 2 CPU cores, about 10 minutes a teacher.
+Published row: none; the images are those of VOC 2012 that show one of five animals, so no published number is comparable.
+Expected: see results/voc2012_part.
+
+Argument: `teacher1` (cat, cow, person, chair) or `teacher2` (dog, horse, sheep, sofa); `paper` for weight decay 5e-3 and batch 16 (A5).
+"""
+
+from amalgam_tf.data.splits import load_groups
+from configs import common
+
+COMMAND = (
+    "python -m amalgam_tf.bin.train --config=configs/teachers/voc2012_part.py:{0} --workdir=runs/voc2012_part/{0} "
+    "--config.data.root=VOCdevkit --config.model.weights=resnet50_notop.h5"
+)
+GROUPS = load_groups("voc2012_part_animals")
+
+
+def get_config(argument: str = "teacher1"):
+    words = common.words(argument, "paper", *GROUPS)
+    name = next((g for g in GROUPS if g in words), "teacher1")
+    config = common.teacher(COMMAND.format(name), name, GROUPS[name], backbone="resnet50", input_size=96, weights="imagenet")
+    config.data = common.voc(2012, "train", "val")  # the test split is not public: val is the TEST set here
+    config.licence = "VOC images: Flickr terms, research only; ImageNet weights: MIT (He et al., ported by Keras)"
+    config.epochs, config.batch_size = 8, 32
+    if "paper" in words:
+        config.optimizer.weight_decay, config.batch_size = 5e-3, 16
+    return common.smoke(config) if "smoke" in words else config
