@@ -22,7 +22,7 @@ def launch(main: Callable[[], None]) -> None:
         if leftover:
             raise UserError(f"unexpected argument {leftover[0]!r}: flags start with --, for example --workdir=runs/mine")
         main()
-    except (UserError, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
+    except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
         # Locked ConfigDicts raise the ordinary errors, with a "Did you mean" hint, while flags are parsed.
         if not isinstance(error, UserError) and flags.FLAGS.is_parsed():
             raise
@@ -35,7 +35,10 @@ def _fail(error: Exception) -> None:
     with contextlib.suppress(flags.UnparsedFlagAccessError):
         if _DEBUG.value:
             raise error
-    print(f"error: {str(error).strip(chr(34) + chr(39))}", file=sys.stderr)
+    text = error
+    while isinstance(text, Exception):  # ml_collections wraps a KeyError, whose str() is a quoted repr
+        text = text.args[0] if text.args else type(text).__name__
+    print("error: " + " ".join(str(text).split()), file=sys.stderr)
     sys.exit(2)
 
 

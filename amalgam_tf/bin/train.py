@@ -5,10 +5,13 @@ python -m amalgam_tf.bin.train --config=configs/quickstart.py:student --workdir=
 The same command again goes on where the last one stopped. Any leaf of the config can be overridden (--config.seed=1).
 """
 
+from pathlib import Path
+
 from absl import flags
 from ml_collections import config_flags
 
 from amalgam_tf.bin import app
+from amalgam_tf.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with an optional argument: configs/quickstart.py:student,smoke.", lock_config=True
@@ -23,6 +26,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    if not Path(file := config_flags.get_config_filename(flags.FLAGS["config"])).is_file():
+        raise UserError(f"the config file {file} does not exist: run from the project's folder, or give a full path")
     config = _CONFIG.value
     if _PRECISION.value:
         config.precision = _PRECISION.value

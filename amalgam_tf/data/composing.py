@@ -19,23 +19,24 @@ _SHARES = {
     "box": 0.165,
     "slab": 0.09,
     "cylinder": 0.135,
-    "cone": 0.105,
-    "capsule": 0.085,
-    "pyramid": 0.05,
-    "torus": 0.05,
-    "dome": 0.022,
+    "cone": 0.115,
+    "capsule": 0.09,
+    "pyramid": 0.065,
+    "torus": 0.07,
+    "dome": 0.04,
 }
 SHAPES = tuple(_SHARES)
-_COUNTS = {1: 0.16, 2: 0.23, 3: 0.23, 4: 0.18, 5: 0.12, 6: 0.08}  # labelled objects in a scene
+_SURFACE_SHARES = dict(zip(SURFACES, (0.55, 0.15, 0.15, 0.15), strict=True))
+_COUNTS = {1: 0.34, 2: 0.3, 3: 0.22, 4: 0.14}  # labelled objects in a scene
 
-MIN_FRACTION = 0.015  # of the view: what covers less does not count as present
+MIN_FRACTION = 0.02  # of the view: what covers less does not count as present
 TRUTH_SIZE = 64  # the truth is counted on a grid of this many cells a side, so that it is the same at every picture size
 
 
 def compose(seed: int, index: int) -> tuple[Scene, np.ndarray]:
     """Scene `index` of `seed`, and its segments: int8 [64, 64], the body that covers each cell, or FLOOR, WALL, CEILING.
 
-    The object that covers most of the view covers at least twice `MIN_FRACTION`.
+    The object that covers most of the view covers at least 3 % of it.
     """
     rng = np.random.default_rng((seed, index))
     while True:  # about one draw in thirty hides or crops everything and is thrown away
@@ -43,7 +44,7 @@ def compose(seed: int, index: int) -> tuple[Scene, np.ndarray]:
         directions = raycast.camera_rays(scene.camera, TRUTH_SIZE)
         ids = raycast.trace(scene.bodies, scene.room, scene.camera.position, directions).ids
         shares = [np.count_nonzero(ids == number) / ids.size for number in range(scene.named)]
-        if max(shares) >= 2 * MIN_FRACTION:
+        if max(shares) >= 0.03:
             return scene, ids.reshape(TRUTH_SIZE, TRUTH_SIZE)
 
 
@@ -60,12 +61,17 @@ def _pick(rng, shares: dict):
 def _color(rng, low=0.06, high=0.9) -> np.ndarray:
     """Linear RGB of any hue, from grey to vivid; one in five is reddish, so that red objects are neither rare nor everywhere."""
     hue = rng.uniform(-0.045, 0.045) % 1 if rng.random() < 0.1 else rng.random()
-    return np.array(colorsys.hsv_to_rgb(hue, rng.beta(1.6, 1.2), rng.uniform(np.sqrt(low), np.sqrt(high)) ** 2))
+    return np.array(colorsys.hsv_to_rgb(hue, rng.beta(2.6, 1.2), rng.uniform(np.sqrt(low), np.sqrt(high)) ** 2))
+
+
+def _greyer(color) -> np.ndarray:
+    """Most of the way to grey: rooms are less vivid than things."""
+    return 0.3 * color + 0.7 * color.mean()
 
 
 def _contrast(rng, color) -> np.ndarray:
     """A second colour that stands out from the first: clearly lighter or darker."""
-    second = _color(rng)
+    second = 0.6 * color + 0.4 * _color(rng)  # related, so that a body stays one thing to the eye
     level, other = color.mean(), second.mean()
     wanted = level * rng.uniform(0.1, 0.35) if level > 0.3 else min(0.95, level * rng.uniform(3, 5) + 0.08)
     return np.clip(second * (wanted / max(other, 0.02)), 0, 1)
@@ -120,7 +126,7 @@ def _spin(axis: int, angle: float) -> np.ndarray:
 def _pose(rng) -> np.ndarray:
     """Upright, on its side, or leaning; turned any way."""
     kind = rng.random()
-    lean = 0.0 if kind < 0.62 else np.pi / 2 if kind < 0.84 else rng.uniform(0.2, 1.3)
+    lean = 0.0 if kind < 0.9 else np.pi / 2 if kind < 0.97 else rng.uniform(0.2, 1.3)
     return _spin(2, rng.uniform(0, 2 * np.pi)) @ _spin(0, lean) @ _spin(2, rng.uniform(0, 2 * np.pi))
 
 
@@ -128,7 +134,7 @@ def _place(rng, bodies, hull) -> tuple[float, float]:
     """A free spot on the floor: of many tries the first that touches nobody's hull, else the one that overlaps least."""
     best, spot = -np.inf, (0.0, 0.0)
     for _ in range(12):
-        x, y = rng.uniform(-1.55, 1.55), rng.uniform(-1.3, 1.5)
+        x, y = rng.uniform(-1.35, 1.35), rng.uniform(-0.9, 1.5)
         gaps = [np.hypot(x - b.center[0], y - b.center[1]) - 0.85 * (hull + SOLIDS[b.shape].hull(b.dims)) for b in bodies]
         if min(gaps, default=1) > best:
             best, spot = min(gaps, default=1), (float(x), float(y))
@@ -147,14 +153,14 @@ def _bodies(rng) -> tuple[list[Body], int]:
     named = _pick(rng, _COUNTS)
     bodies = []
     for _ in range(named):
-        bodies.append(_body(rng, _pick(rng, _SHARES), float(np.exp(rng.uniform(np.log(0.28), np.log(0.72)))), bodies))
-    for _ in range(int(rng.integers(0, 3))):  # distractors: no label, but they look like somebody and hide somebody
-        bodies.append(_body(rng, ("wedge", "octahedron")[int(rng.integers(2))], rng.uniform(0.15, 0.4), bodies))
+        bodies.append(_body(rng, _pick(rng, _SHARES), float(np.exp(rng.uniform(np.log(0.55), np.log(0.9)))), bodies))
+    for _ in range(int(rng.random() < 0.3)):  # distractors: no label, but they look like somebody and hide somebody
+        bodies.append(_body(rng, ("wedge", "octahedron")[int(rng.integers(2))], rng.uniform(0.2, 0.45), bodies))
     return bodies, named
 
 
 def _camera(rng) -> Camera:
-    far, azimuth, height = rng.uniform(3.0, 4.6), rng.uniform(-0.6, 0.6), np.radians(rng.uniform(9, 40))
+    far, azimuth, height = rng.uniform(3.0, 4.6), rng.uniform(-0.6, 0.6), np.radians(rng.uniform(16, 32))
     target = np.array([rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.4), rng.uniform(0.2, 0.55)])
     away = np.array([np.sin(azimuth) * np.cos(height), -np.cos(azimuth) * np.cos(height), np.sin(height)])
     position = target + far * away
@@ -169,7 +175,7 @@ def _room(rng) -> tuple[np.ndarray, np.ndarray]:
 
 def _patches(rng, room) -> tuple[Patch, ...]:
     patches = []
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, 3))):
         on = WALL if rng.random() < 0.7 else FLOOR
         center = (rng.uniform(-2, 2), rng.uniform(0.6, 1.8) if on == WALL else rng.uniform(-1.2, 1.5))
         half = (rng.uniform(0.2, 0.7), rng.uniform(0.2, 0.6))
@@ -179,17 +185,18 @@ def _patches(rng, room) -> tuple[Patch, ...]:
 
 def _compose(rng) -> Scene:
     bodies, named = _bodies(rng)
-    materials = [_material(rng, SURFACES[int(rng.integers(len(SURFACES)))], rng.uniform(2.6, 5.5)) for _ in bodies]
+    materials = [_material(rng, _pick(rng, _SURFACE_SHARES), rng.uniform(1.8, 3.4)) for _ in bodies]
     room, camera = _room(rng), _camera(rng)
-    floor = _pick(rng, {"checker": 0.33, "plain": 0.25, "stripes": 0.2, "marble": 0.22})
+    floor = _pick(rng, {"checker": 0.33, "plain": 0.36, "stripes": 0.14, "marble": 0.17})
     floor = _material(rng, floor, rng.uniform(1.1, 2.6))
+    floor = floor._replace(color=_greyer(floor.color), second=_greyer(floor.second))
     turn = rng.uniform(0, np.pi)
     axis = np.array([np.cos(turn), np.sin(turn), 0])
-    floor = floor._replace(second=0.4 * floor.second + 0.6 * floor.color, axis=axis, gloss=floor.gloss / 3)
+    floor = floor._replace(second=0.25 * floor.second + 0.75 * floor.color, axis=axis, gloss=floor.gloss / 3)
     value = float(rng.uniform(0.12, 0.95))  # of the wall, as displayed
-    wall = _pick(rng, {"plain": 0.5, "stripes": 0.2, "marble": 0.3})
+    wall = _pick(rng, {"plain": 0.7, "stripes": 0.12, "marble": 0.18})
     wall = _material(rng, wall, rng.uniform(1.0, 2.5))
-    tint = 0.6 + 0.4 * wall.color / wall.color.max()
+    tint = 0.75 + 0.25 * wall.color / wall.color.max()
     wall = wall._replace(color=value**2 * tint, second=value**2 * tint * rng.uniform(0.6, 0.9), axis=np.array([0.7, 0.7, 0.1]), gloss=0.0)
     side = float(rng.choice([-1, 1]) * rng.uniform(0.12, 1.0))  # how far to the camera's right the light comes from
     right, back = camera.rotation[:, 0], camera.rotation[:, 2] * [1, 1, 0]
@@ -206,6 +213,6 @@ def _compose(rng) -> Scene:
         patches=_patches(rng, room),
         camera=camera,
         lamp=Lamp(lamp, brightness * tone, rng.uniform(0.3, 0.5)),
-        noise=rng.uniform(0.002, 0.022),
+        noise=rng.uniform(0.002, 0.015),
         facts={"brightness": brightness, "warmth": warmth, "light_right": side, "wall_value": value},
     )

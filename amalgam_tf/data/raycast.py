@@ -114,7 +114,8 @@ def trace(bodies, room: tuple[np.ndarray, np.ndarray], origin: np.ndarray, direc
     origin = np.asarray(origin, np.float32)[:, None]
     # leaving a box from inside: the first of its planes lying ahead
     planes = np.where(direction > 0, np.asarray(room[1], np.float32)[:, None], np.asarray(room[0], np.float32)[:, None])
-    leave = (planes - origin) / np.where(np.abs(direction) < TINY, TINY, direction)
+    level = np.abs(direction) < TINY  # never reaches the planes of this axis
+    leave = np.where(level, np.float32(np.inf), (planes - origin) / np.where(level, TINY, direction))
     distance = leave.min(axis=0)
     vertical = leave[2] <= distance
     ids = np.where(vertical, np.where(direction[2] < 0, FLOOR, CEILING), WALL).astype(np.int8)

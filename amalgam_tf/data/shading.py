@@ -37,7 +37,7 @@ class Patch(NamedTuple):
 
 
 class Lamp(NamedTuple):
-    """A point light: `position` [3] metres, `color` linear RGB [3] with its brightness, `ambient` share of it that comes from everywhere."""
+    """A point light: `position` [3] metres, `color` linear RGB [3] with its brightness, `ambient` share of it from all around."""
 
     position: np.ndarray
     color: np.ndarray

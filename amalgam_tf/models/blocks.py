@@ -13,6 +13,8 @@ from keras import layers
 
 from amalgam_tf.errors import UserError
 
+_SEED_NUMBER = re.compile(r"seed_generator_\d+(?=/)")
+
 
 class BlockNet:
     """An ordered chain of named functional blocks; block i reads only what block i - 1 wrote.
@@ -164,14 +166,16 @@ class BlockNet:
 
 
 def named_variables(layer: keras.layers.Layer, role: str) -> dict[str, keras.Variable]:
-    """`{role/path: variable}` of one layer or model.
+    """`{role/path: variable}` of one layer or model; the names are the same however often the network was built before.
 
-    Raises:
-        ValueError: two variables of the layer have the same path (a state map would lose one).
+    Seed generators are numbered by Keras over the whole process and do not carry their layer's name, so the number is
+    dropped and repeated names get `#2`, `#3`, ... in the layer's own order.
     """
-    named = {f"{role}/{v.path}": v for v in layer.variables}
-    if len(named) != len(layer.variables):
-        raise ValueError(f"{role}: variable paths repeat within {layer.name!r}")
+    named: dict[str, keras.Variable] = {}
+    for variable in layer.variables:
+        name = f"{role}/{_SEED_NUMBER.sub('seed_generator', variable.path)}"
+        copies = sum(k.partition("#")[0] == name for k in named)
+        named[f"{name}#{copies + 1}" if copies else name] = variable
     return named
 
 
@@ -187,7 +191,7 @@ def multiply_adds(model: keras.Model) -> int:
         if isinstance(layer, keras.Model):
             total += multiply_adds(layer)
         elif (kernel := getattr(layer, "kernel", None)) is not None:
-            places = layer.output.shape[1:-1]
+            places = (layer.input if isinstance(layer, layers.Conv2DTranspose) else layer.output).shape[1:-1]
             if None in places:
                 raise UserError(f"layer {layer.name!r} has no fixed size: build the model with a fixed input size to count its operations")
             total += math.prod(kernel.shape) * math.prod(places)

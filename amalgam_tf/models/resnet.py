@@ -1,4 +1,4 @@
-"""ResNets as chains of blocks: ResNet-50/101 of keras.applications, ResNet-18, and the small CIFAR-style ones.
+"""ResNets as chains of blocks: ResNet-50/101/152 of keras.applications, ResNet-18, and the small CIFAR-style ones.
 
 Every residual unit ends in a layer called `conv{stage + 1}_block{unit}_out` (the names of keras.applications), so one
 rule cuts them all: unit granularity gives b1_1, b1_2, ... (16 blocks for ResNet-50, spec A9), stage granularity b1..b4.
@@ -14,15 +14,16 @@ from amalgam_tf.errors import UserError
 from amalgam_tf.models.blocks import BlockNet, rebuilt
 
 _UNIT = re.compile(r"conv(\d+)_block(\d+)_out")
-_APPLICATIONS = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
+_APPLICATIONS = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}
 _BN = {"epsilon": 1.001e-5}  # as keras.applications
+_MOMENTUM = 0.9  # of batch norm; at Keras's 0.99 the stored statistics lag hundreds of steps behind, longer than a block is trained
 
 
 def trunk(name: str, *, input_size: int, width: float = 1.0, weights: str = "none") -> keras.Model:
     """The convolutional part of a ResNet on [batch, input_size, input_size, 3].
 
     Args:
-        name: `resnet50`, `resnet101`, `resnet18` (ImageNet stem, total stride 32) or `resnet8`, `resnet14`, `resnet20`,
+        name: `resnet50`, `resnet101`, `resnet152`, `resnet18` (ImageNet stem, total stride 32) or `resnet8`, `resnet14`, `resnet20`,
             ... (CIFAR stem, 3 stages of (depth - 2) / 6 units, 16-32-64 channels, total stride 4).
         input_size: side of the square input in pixels.
         width: factor on all channels (a ResNet-18 with 90 channels in its first stage has width 90 / 64).
@@ -40,7 +41,7 @@ def trunk(name: str, *, input_size: int, width: float = 1.0, weights: str = "non
     depth = re.fullmatch(r"resnet(\d+)", name)
     if not depth or (int(depth[1]) - 2) % 6 or int(depth[1]) < 8:
         raise UserError(
-            f"unknown backbone {name!r}: choose resnet50, resnet101, resnet18 or a CIFAR-style resnet8, resnet14, resnet20, ..."
+            f"unknown backbone {name!r}: choose {', '.join(_APPLICATIONS)}, resnet18 or a CIFAR-style resnet8, resnet14, resnet20, ..."
         )
     return _basic_net(name, input_size, [(int(depth[1]) - 2) // 6] * 3, round(16 * width), imagenet_stem=False)
 
@@ -65,6 +66,9 @@ def classifier(
         values = base.get_weights()
         base = rebuilt(base, synchronized=True)
         base.set_weights(values)
+    for layer in base.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = _MOMENTUM
     x = layers.GlobalAveragePooling2D(name="avg_pool")(base.output)
     x = layers.Dense(outputs, dtype="float32", name="logits")(x)
     ends = cuts(base, granularity)

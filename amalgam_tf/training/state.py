@@ -21,7 +21,8 @@ from amalgam_tf.errors import UserError
 FORMAT = 1
 _RECORD = "__record__"
 _BEST = "best:"
-_BROKEN = (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError)
+_COUNT = "arrays"  # in the record: a damaged table of contents can lose arrays without breaking a checksum
+_BROKEN = (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError, RuntimeError)  # the last: damaged ZIP flags
 
 
 @dataclass
@@ -105,10 +106,13 @@ class Checkpoints:
             try:
                 arrays, record = read_arrays(path)
             except _BROKEN as error:
+                path.rename(path.with_suffix(".damaged"))  # or `save` would count it among the last ones it keeps
                 self.notes.append(f"checkpoint {path.name} is damaged ({type(error).__name__}); using the one before")
                 continue
             check_format(record, path)
             return arrays, Progress(**record["progress"])
+        if self.notes:
+            self.notes.append("no checkpoint is left: starting from the beginning")
         return {}, Progress()
 
     def track(self, named: Mapping[str, keras.Variable]) -> None:
@@ -153,22 +157,40 @@ class Checkpoints:
         return path
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Any) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: dict[str, Any]) -> None:
     """One uncompressed .npz with the arrays and a JSON record; atomic."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    text = np.frombuffer(json.dumps({**record, _COUNT: len(arrays)}).encode(), np.uint8)
     with open(temporary, "wb") as file:
-        np.savez(file, **{_RECORD: text}, **{_escape(k): v for k, v in arrays.items()})
+        np.savez(file, **{_RECORD: text}, **dict(_stored(k, np.asarray(v)) for k, v in arrays.items()))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads what `write_arrays` wrote; every byte is checked against the ZIP's checksums."""
+    with zipfile.ZipFile(path) as file:
+        if bad := file.testzip():  # np.load stops at an array's end, so a damaged header can hide from the checksum
+            raise zipfile.BadZipFile(f"bad checksum of {bad}")
     with np.load(path, allow_pickle=False) as file:
-        arrays = {_unescape(name): file[name] for name in file.files}
-    return arrays, json.loads(arrays.pop(_RECORD).tobytes())
+        record = json.loads(file[_RECORD].tobytes())
+        arrays = dict(_loaded(name, file[name]) for name in file.files if name != _RECORD)
+    if record.pop(_COUNT, len(arrays)) != len(arrays):
+        raise zipfile.BadZipFile("arrays are missing")
+    return arrays, record
+
+
+def _stored(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+    """A member of the .npz; types that NumPy does not know (bfloat16) go in as integers, with their name behind `%:`."""
+    if value.dtype.kind != "V":
+        return _escape(name), value
+    return f"{_escape(name)}%:{value.dtype.name}", value.view(f"u{value.dtype.itemsize}")
+
+
+def _loaded(member: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+    name, marked, dtype = member.partition("%:")
+    return _unescape(name), value.view(np.dtype(dtype)) if marked else value
 
 
 def _escape(name: str) -> str:
@@ -180,8 +202,9 @@ def _unescape(name: str) -> str:
 
 
 def values_digest(named: Mapping[str, keras.Variable]) -> str:
-    """64 hex digits over names and bits of all values: equal if and only if two states are bit-identical."""
+    """64 hex digits over names, types, shapes and bits of all values: equal if and only if two states are bit-identical."""
     digest = hashlib.sha256()
     for name in sorted(named):
-        digest.update(name.encode() + np.ascontiguousarray(named[name].value.numpy()).tobytes())
+        value = named[name].value.numpy()
+        digest.update(f"{name}\n{value.dtype} {value.shape}\n".encode() + value.tobytes())
     return digest.hexdigest()

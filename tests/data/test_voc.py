@@ -201,7 +201,7 @@ class TestRefused:
 
     def test_class_with_suggestion(self, devkit):
         self.expect("'dgo' is not a class .* did you mean 'dog'", devkit, classes=("dgo",))
-        self.expect("'zzz' is not a class .* the classes are aeroplane, ", devkit, classes=("zzz",))
+        self.expect("'zzz' is not a class .* there are aeroplane, ", devkit, classes=("zzz",))
         self.expect("'dog' is asked for twice", devkit, classes=("dog", "cat", "dog"))
 
     def test_difficult(self, devkit):

@@ -1,0 +1,57 @@
+"""The binaries as a user meets them: help without TensorFlow, one sentence for every mistake, exit codes."""
+
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BINARIES = ("train", "evaluate", "export")
+
+
+def call(binary, *flags):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-X", "importtime", "-m", f"amalgam_tf.bin.{binary}", *map(str, flags)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.returncode, done.stdout, "\n".join(errors), any(line.endswith(" tensorflow") for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("binary", BINARIES)
+def test_help_answers_without_tensorflow(binary):
+    code, out, _, imported = call(binary, "--help")
+    assert code in (0, 1) and "python -m amalgam_tf.bin." in out and not imported  # absl exits 1 after --help
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config=configs/quickstart.py", "--config.finetune.epoch=2"], "epochs"),  # a hint at the key that exists
+        (["--config=configs/quickstart.py", "--config.seed=many"], "seed"),
+        (["--config=configs/quickstart.py:nonsense"], "does not know the argument nonsense"),
+        (["--config=configs/no_such.py"], "no_such.py"),
+        (["--config=configs/quickstart.py", "more"], "unexpected argument 'more'"),
+        (["--config=configs/quickstart.py", "--strategi=one"], "strategi"),
+        ([], "--config"),
+    ],
+)
+def test_mistakes_in_flags_die_at_once_in_one_message(tmp_path, flags, message):
+    code, out, errors, imported = call("train", f"--workdir={tmp_path / 'run'}", *flags)
+    assert code in (1, 2) and not imported
+    assert message in errors + out and "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_found_later_are_one_sentence_and_exit_2(tmp_path):
+    flags = ["--config=configs/teachers/voc2012_part.py:teacher1", f"--workdir={tmp_path / 'run'}"]
+    code, _, errors, _ = call("train", *flags)
+    assert code == 2 and errors.startswith("error: data.root is not set") and len(errors.splitlines()) == 1
+    code, _, errors, _ = call("train", *flags, "--debug")
+    assert "Traceback" in errors
+
+
+def test_missing_model_is_one_sentence(tmp_path):
+    code, _, errors, _ = call("export", f"--model={tmp_path}")
+    assert code == 2 and "holds no card.json" in errors and len(errors.splitlines()) == 1

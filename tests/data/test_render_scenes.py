@@ -1,0 +1,141 @@
+"""tools/render_scenes.py: what it writes is read back by hand and held against the scenes themselves."""
+
+import csv
+import os
+from pathlib import Path
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from amalgam_tf.data import scenes
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "render_scenes.py"
+
+
+def _run(*arguments, cwd=None):
+    # without the repository on the path: the tool has to find the package itself
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run([sys.executable, str(TOOL), *arguments], capture_output=True, text=True, env=environment, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("voc") / "new"
+    done = _run("--layout=voc", f"--output={folder}", "--count=30", "--size=48", "--seed=3")
+    assert done.returncode == 0, done.stderr
+    return folder / "VOC2012"
+
+
+def _names(devkit, split):
+    return (devkit / "ImageSets" / "Main" / f"{split}.txt").read_text().split()
+
+
+def test_voc_lists(devkit):
+    train, val, test = (_names(devkit, s) for s in ("train", "val", "test"))
+    assert _names(devkit, "trainval") == train + val
+    assert len(set(train + val + test)) == 90 and train[0] == "2012_000001"
+    assert sorted(p.stem for p in (devkit / "JPEGImages").iterdir()) == sorted(train + val + test)
+    assert len(list((devkit / "ImageSets" / "Main").iterdir())) == 4 * (1 + len(scenes.SHAPES))
+
+
+def test_voc_annotations_and_class_files_agree_with_the_scenes(devkit):
+    seen = set()
+    for split in scenes.SPLITS:
+        drawn = scenes.render(3, scenes.split_indices(split, 30), 48)
+        flags = {}
+        for shape in scenes.SHAPES:
+            lines = (devkit / "ImageSets" / "Main" / f"{shape}_{split}.txt").read_text().splitlines()
+            assert all(line[-3:] in (" -1", "  0", "  1") for line in lines)
+            flags[shape] = {line[:-3]: int(line[-3:]) for line in lines}
+            assert list(flags[shape]) == _names(devkit, split)
+        for row, name in enumerate(_names(devkit, split)):
+            root = ElementTree.parse(devkit / "Annotations" / f"{name}.xml").getroot()
+            assert [e.tag for e in root][:5] == ["folder", "filename", "source", "size", "segmented"]
+            assert root.findtext("folder") == "VOC2012" and root.findtext("filename") == f"{name}.jpg"
+            assert [root.findtext(f"size/{k}") for k in ("width", "height", "depth")] == ["48", "48", "3"]
+            written = [
+                (
+                    e.findtext("name"),
+                    int(e.findtext("difficult")),
+                    tuple(int(e.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")),
+                )
+                for e in root.iter("object")
+            ]
+            assert written == [(o.shape, int(o.fraction < 0.02), o.box) for o in drawn.objects[row]]
+            assert all(e.findtext("pose") == "Unspecified" and e.findtext("truncated") in "01" for e in root.iter("object"))
+            for shape in scenes.SHAPES:
+                hard = [d for n, d, _ in written if n == shape]
+                expected = -1 if not hard else 1 if 0 in hard else 0
+                seen.add(expected)
+                assert flags[shape][name] == expected
+                assert (expected == 1) == drawn.labels[shape][row]
+            image = np.asarray(Image.open(devkit / "JPEGImages" / f"{name}.jpg"), float)
+            assert image.shape == (48, 48, 3) and np.abs(image - drawn.images[row]).mean() < 12  # JPEG thins out the colours
+    assert seen == {-1, 0, 1}
+
+
+def test_voc_2007_numbers_plainly_and_takes_single_splits(tmp_path):
+    done = _run("--layout=voc", "--output=made", "--count=2", "--size=16", "--year=2007", "--splits=test", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    main = tmp_path / "made" / "VOC2007" / "ImageSets" / "Main"
+    assert (main / "test.txt").read_text() == "000001\n000002\n" and not (main / "trainval.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_folder(tmp_path, kind):
+    done = _run("--layout=folder", "--output=made", "--count=5", "--size=24", "--splits=train,test", f"--image_format={kind}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "test"):
+        examples = scenes.load(split=split, count=5, size=24)
+        with open(tmp_path / "made" / f"{split}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["path", *(t.name for t in scenes.TASKS)] and len(rows) == 5
+        for i, row in enumerate(rows):
+            image = np.asarray(Image.open(tmp_path / "made" / row["path"]), float)
+            assert np.abs(image - examples.images[i]).mean() <= (0 if kind == "png" else 12)
+            for task in scenes.TASKS:
+                value = examples.labels[task.name][i]
+                assert row[task.name] == (task.labels[value] if task.labels else str(value))
+    assert not (tmp_path / "made" / "val.csv").exists()
+
+
+def test_folder_with_chosen_columns(tmp_path):
+    assert (
+        _run("--layout=folder", "--output=made", "--count=1", "--size=8", "--splits=val", "--tasks=dome,shape", cwd=tmp_path).returncode
+        == 0
+    )
+    assert (tmp_path / "made" / "val.csv").read_text().splitlines()[0] == "path,dome,shape"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--layout=coc", "--output=new"], "voc or folder"),
+        (["--output=new"], "voc or folder"),
+        (["--layout=voc"], "--output"),
+        (["--layout=voc", "--output=full"], "not an empty folder"),
+        (["--layout=folder", "--output=full/file"], "not an empty folder"),
+        (["--layout=folder", "--output=full/file/below"], "cannot write"),
+        (["--layout=folder", "--output=new", "--splits=train,dev"], "train, val, test"),
+        (["--layout=folder", "--output=new", "--count=0"], "--count"),
+        (["--layout=voc", "--output=new", "--size=2"], "--size"),
+        (["--layout=folder", "--output=new", "--tasks=ball"], "ball"),
+    ],
+)
+def test_mistakes_end_with_one_sentence(tmp_path, arguments, word):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("kept")
+    done = _run(*arguments, "--count=1" if "--count=0" not in arguments else "--seed=0", cwd=tmp_path)
+    assert done.returncode == 2 and word in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "new").exists() and (tmp_path / "full" / "file").read_text() == "kept"
+
+
+def test_help_does_not_import_tensorflow():
+    code = f"import sys, runpy; sys.argv = ['render_scenes.py', '--help']\ntry: runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
+    code += "except SystemExit: print('tensorflow' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "False" and "--layout" in done.stdout

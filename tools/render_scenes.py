@@ -1,0 +1,190 @@
+"""Writes the embedded scenes in the on-disk layout of a real data set: for the readers' tests and for everybody's first real run.
+
+    python tools/render_scenes.py --layout=voc --output=scenes_voc --count=200 --size=128
+    python tools/render_scenes.py --layout=folder --output=scenes_folder --count=200 --size=64
+
+voc: the devkit, one class a shape. An object too small or too hidden to count as present is flagged difficult, so a class file says 0
+where an image holds only such instances. `trainval` is train and val together.
+
+    OUTPUT/VOC2012/JPEGImages/2012_000001.jpg
+                   Annotations/2012_000001.xml
+                   ImageSets/Main/train.txt  val.txt  trainval.txt  test.txt  sphere_train.txt ...
+
+folder: a table a split; cells are 1 or 0, or the name of the class. Paths are relative to the table.
+
+    OUTPUT/train/000000.jpg
+           train.csv            path,sphere,ellipsoid,...,shape,shape_surface
+"""
+
+from collections.abc import Iterator, Sequence
+import csv
+from pathlib import Path
+import sys
+import xml.etree.ElementTree as ElementTree
+
+from absl import app, flags
+from PIL import Image
+
+# run as a script from a checkout, where the package need not be installed: its folder is the one above this file's
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from amalgam_tf.data import scenes  # noqa: E402
+from amalgam_tf.errors import UserError  # noqa: E402
+
+_LAYOUT = flags.DEFINE_string("layout", None, "voc or folder")
+_OUTPUT = flags.DEFINE_string("output", None, "folder to write to; must be new or empty")
+_COUNT = flags.DEFINE_integer("count", 100, "scenes in each split")
+_SIZE = flags.DEFINE_integer("size", 64, "height and width of the pictures in pixels")
+_SEED = flags.DEFINE_integer("seed", 0, "which world the scenes are drawn from")
+_SPLITS = flags.DEFINE_list("splits", ["train", "val", "test"], "which of train, val, test")
+_YEAR = flags.DEFINE_integer("year", 2012, "voc: the year in folder names and ids")
+_TASKS = flags.DEFINE_list("tasks", [], "folder: label columns; all by default")
+_IMAGE = flags.DEFINE_enum("image_format", "jpg", ["jpg", "png"], "folder: kind of the picture files")
+
+_CHUNK = 64
+
+
+def write_voc(output: Path, *, splits: Sequence[str], count: int, size: int, seed: int, year: int) -> None:
+    """Writes a VOC devkit with the splits (and trainval, where train and val are among them) of one year."""
+    root = output / f"VOC{year}"
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / part).mkdir(parents=True)
+    # the first years numbered their images plainly
+    ids = (f"{n:06d}" if year <= 2007 else f"{year}_{n:06d}" for n in range(1, len(splits) * count + 1))
+    presence = {split: {} for split in splits}
+    for split in splits:
+        for _, image, _, objects in _drawn(split, count, size, seed):
+            name = next(ids)
+            _save(image, root / "JPEGImages" / f"{name}.jpg")
+            _annotation(name, year, size, objects).write(root / "Annotations" / f"{name}.xml")
+            presence[split][name] = {shape: _presence(shape, objects) for shape in scenes.SHAPES}
+    if "train" in presence and "val" in presence:
+        presence["trainval"] = presence["train"] | presence["val"]
+    for split, rows in presence.items():
+        _write_lists(root / "ImageSets" / "Main", split, rows)
+
+
+def write_folder(
+    output: Path, *, splits: Sequence[str], count: int, size: int, seed: int, tasks: Sequence[str] = (), image_format: str = "jpg"
+) -> None:
+    """Writes a folder of pictures and a table of labels for each split.
+
+    Raises:
+        UserError: a task that scenes do not have.
+    """
+    known = {t.name: t for t in scenes.TASKS}
+    if unknown := [t for t in tasks if t not in known]:
+        raise UserError(f"scenes have no truth for {', '.join(unknown)} (--tasks); they have {', '.join(known)}")
+    columns = [known[t] for t in tasks or known]
+    output.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+        (output / split).mkdir()
+        with open(output / f"{split}.csv", "w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["path", *(t.name for t in columns)])
+            for number, image, labels, _ in _drawn(split, count, size, seed):
+                path = f"{split}/{number:06d}.{image_format}"
+                _save(image, output / path)
+                table.writerow([path, *(t.labels[labels[t.name]] if t.labels else labels[t.name] for t in columns)])
+
+
+def _drawn(split, count, size, seed) -> Iterator[tuple]:
+    """(number in the split, image, labels by task, objects) of each scene, a few drawn at a time."""
+    indices = scenes.split_indices(split, count)
+    for start in range(0, count, _CHUNK):
+        drawn = scenes.render(seed, indices[start : start + _CHUNK], size)
+        for i, image in enumerate(drawn.images):
+            yield start + i, image, {name: int(values[i]) for name, values in drawn.labels.items()}, drawn.objects[i]
+
+
+def _save(image, path: Path) -> None:
+    Image.fromarray(image).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
+
+
+def _difficult(thing: scenes.SceneObject) -> bool:
+    return thing.fraction < scenes.MIN_FRACTION
+
+
+def _presence(shape: str, objects: Sequence[scenes.SceneObject]) -> int:
+    """1 present, 0 only difficult ones, -1 absent."""
+    difficult = [_difficult(o) for o in objects if o.shape == shape]
+    return -1 if not difficult else int(not all(difficult))
+
+
+def _annotation(name, year, size, objects) -> ElementTree.ElementTree:
+    def add(parent, tag, text=None):
+        child = ElementTree.SubElement(parent, tag)
+        child.text = None if text is None else str(text)
+        return child
+
+    root = ElementTree.Element("annotation")
+    add(root, "folder", f"VOC{year}")
+    add(root, "filename", f"{name}.jpg")
+    source = add(root, "source")
+    for tag, text in {"database": "amalgam_tf scenes", "annotation": f"PASCAL VOC{year}", "image": "rendered"}.items():
+        add(source, tag, text)
+    shape = add(root, "size")
+    for tag, value in {"width": size, "height": size, "depth": 3}.items():
+        add(shape, tag, value)
+    add(root, "segmented", 0)
+    for thing in objects:
+        entry = add(root, "object")
+        truncated = int(min(thing.box) == 1 or max(thing.box) == size)
+        facts = {"name": thing.shape, "pose": "Unspecified", "truncated": truncated, "difficult": int(_difficult(thing))}
+        for tag, value in facts.items():
+            add(entry, tag, value)
+        box = add(entry, "bndbox")
+        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), thing.box, strict=True):
+            add(box, tag, value)
+    ElementTree.indent(root, "\t")
+    return ElementTree.ElementTree(root)
+
+
+def _write_lists(folder: Path, split: str, rows: dict[str, dict[str, int]]) -> None:
+    (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in rows))
+    for shape in scenes.SHAPES:
+        (folder / f"{shape}_{split}.txt").write_text("".join(f"{name} {row[shape]:2d}\n" for name, row in rows.items()))
+
+
+def run() -> None:
+    """Does what the flags say.
+
+    Raises:
+        UserError: a flag that cannot be followed, or an output folder that is not empty or cannot be written.
+    """
+    if _LAYOUT.value not in ("voc", "folder"):
+        raise UserError(f"unknown --layout {_LAYOUT.value or '(not set)'}: choose voc or folder")
+    if not _OUTPUT.value:
+        raise UserError("--output is not set: name the folder to write to")
+    splits = list(dict.fromkeys(_SPLITS.value))
+    if not splits or set(splits) - set(scenes.SPLITS):
+        raise UserError(f"cannot draw --splits={','.join(splits)}: choose from {', '.join(scenes.SPLITS)}")
+    # before anything is written, so that a mistake leaves no half-made folder behind
+    if not 1 <= _COUNT.value <= scenes.SPLIT_SIZE or _SEED.value < 0 or _YEAR.value < 1:
+        raise UserError("--count and --year must be at least 1 and --seed at least 0")
+    if not scenes.SMALLEST <= _SIZE.value <= scenes.LARGEST:
+        raise UserError(f"--size must lie between {scenes.SMALLEST} and {scenes.LARGEST} pixels, not {_SIZE.value}")
+    output = Path(_OUTPUT.value).expanduser()
+    common = {"splits": splits, "count": _COUNT.value, "size": _SIZE.value, "seed": _SEED.value}
+    try:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise UserError(f"{output} exists and is not an empty folder (--output): name a new one")
+        if _LAYOUT.value == "voc":
+            write_voc(output, year=_YEAR.value, **common)
+        else:
+            write_folder(output, tasks=_TASKS.value, image_format=_IMAGE.value, **common)
+    except OSError as error:
+        raise UserError(f"cannot write to {error.filename or output} ({error.strerror}): name another folder with --output") from error
+    print(f"wrote {len(splits)} x {_COUNT.value} scenes of {_SIZE.value} pixels to {output} ({_LAYOUT.value})")
+
+
+def main(_) -> None:
+    try:
+        run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(main)

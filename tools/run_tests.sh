@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Environment and all tests: bash tools/run_tests.sh [pytest arguments]
+# The real-data tests run on the images in the folder that AMALGAM_DATA names; without it they are skipped with that message.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tools/environment.sh requirements-dev.txt
+export PYTHONPATH=. TF_CPP_MIN_LOG_LEVEL=2 MPLBACKEND=Agg
+if [ -n "${AMALGAM_DATA:-}" ]; then AMALGAM_DATA=$(cd "$AMALGAM_DATA" && pwd); export AMALGAM_DATA; fi
+ruff check .
+ruff format --check .
+exec python -m pytest -n 2 --dist worksteal --durations=10 "$@"
