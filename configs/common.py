@@ -58,7 +58,7 @@ def scenes(train: int = 3000, test: int = 1000, size: int = 32) -> ConfigDict:
             train_count=train,  # scenes: images
             test_count=test,
             render_size=size,
-            scene_seed=0,
+            scene_seed=1,  # the difficulty of the scenes was set while looking at seed 0
             year=2012,  # voc: 2007 or 2012
             difficult="ignore",  # voc: ignore, negative or positive (A2)
             only_available=False,  # voc: leave out listed images that are not there
@@ -91,8 +91,16 @@ def teacher(command: str, name: str, tasks: Sequence[str], *, backbone: str, inp
     )
     config.epochs = 30
     config.batch_size = 16
+    config.batchnorm = "batch" if weights == "none" else "frozen"  # statistics in training: of the batch, or the stored ones (A14)
     config.crop = 0.4  # smallest area share of a random resized crop; 0: whole images
-    config.optimizer = sgd(0.01, weight_decay=1e-4, head_multiplier=10.0)
+    # Measured on VOC images at 96 px from ImageNet: Adam with stored statistics beats the paper-like SGD with batch statistics.
+    config.optimizer = sgd(0.01, weight_decay=1e-4, head_multiplier=10.0) if weights == "none" else adam(1e-4)
+    return config
+
+
+def paper_teacher(config: ConfigDict) -> ConfigDict:
+    """What the paper states (A5): SGD, poly 0.01 / 0.9, weight decay 5e-3, batch 16; ten-fold rate of the head from the authors' code."""
+    config.optimizer, config.batch_size, config.batchnorm = sgd(0.01, weight_decay=5e-3, head_multiplier=10.0), 16, "batch"
     return config
 
 

@@ -26,7 +26,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    if not Path(file := config_flags.get_config_filename(flags.FLAGS["config"])).is_file():
+    file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+    if not Path(file).is_file():
         raise UserError(f"the config file {file} does not exist: run from the project's folder, or give a full path")
     config = _CONFIG.value
     if _PRECISION.value:

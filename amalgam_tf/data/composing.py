@@ -39,7 +39,7 @@ def compose(seed: int, index: int) -> tuple[Scene, np.ndarray]:
     The object that covers most of the view covers at least 3 % of it.
     """
     rng = np.random.default_rng((seed, index))
-    while True:  # about one draw in thirty hides or crops everything and is thrown away
+    while True:  # about one draw in a hundred hides or crops everything and is thrown away
         scene = _compose(rng)
         directions = raycast.camera_rays(scene.camera, TRUTH_SIZE)
         ids = raycast.trace(scene.bodies, scene.room, scene.camera.position, directions).ids
@@ -59,7 +59,7 @@ def _pick(rng, shares: dict):
 
 
 def _color(rng, low=0.06, high=0.9) -> np.ndarray:
-    """Linear RGB of any hue, from grey to vivid; one in five is reddish, so that red objects are neither rare nor everywhere."""
+    """Linear RGB of any hue, from grey to vivid; one in ten is drawn red on purpose, so that red objects are not rare."""
     hue = rng.uniform(-0.045, 0.045) % 1 if rng.random() < 0.1 else rng.random()
     return np.array(colorsys.hsv_to_rgb(hue, rng.beta(2.6, 1.2), rng.uniform(np.sqrt(low), np.sqrt(high)) ** 2))
 

@@ -103,10 +103,11 @@ def in_order(fn: Callable, images: np.ndarray, *columns: np.ndarray, flipped: bo
     """
     parts = []
     for image, *rows in zip(_chunks(images), *map(_chunks, columns), strict=True):
-        full = [np.concatenate([r, np.repeat(r[-1:], _CHUNK - len(r), 0)]) for r in (image, *rows)]
+        n = len(image)
+        full = [np.concatenate([r, np.repeat(r[-1:], _CHUNK - n, 0)]) for r in (image, *rows)]
         full[0] = full[0][:, :, ::-1] if flipped else full[0]
         out = fn(tf.constant(full[0], tf.float32), *map(tf.constant, full[1:]))
-        parts.append(tf.nest.map_structure(lambda t, n=len(image): np.asarray(t)[:n], out))
+        parts.append(tf.nest.map_structure(lambda t, n=n: np.asarray(t)[:n], out))
     return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
 
 
@@ -121,7 +122,12 @@ def cached_outputs(fn: Callable, images: np.ndarray, *, views: int, key: str, ca
         cache_dir: where to keep them; None keeps them in memory only.
     """
     name = "outputs-" + hashlib.sha256(f"outputs/1/{key}/{images.shape}/{views}".encode()).hexdigest()[:16]
-    return cached_array(cache_dir, name, lambda: np.stack([in_order(fn, images, flipped=bool(v)) for v in range(views)]))
+
+    def make():
+        rows = np.stack([in_order(fn, images, flipped=bool(v)) for v in range(views)])
+        return rows.astype(np.float32) if rows.dtype.kind == "V" else rows  # .npy files lose bfloat16; float32 holds it exactly
+
+    return cached_array(cache_dir, name, make)
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 Serves every paper's first step (AFK section "Teachers", spec A5); also the "trained from labels" row of the tables.
 
 Choices the papers leave open
-    A5  optimizer: SGD 0.9, poly 0.01 / 0.9, head x10, coupled L2. Switch `optimizer.*`; the paper's weight decay 5e-3 is
-        the preset `paper` of the teacher configs.
+    A5  optimizer: from ImageNet Adam 1e-4 measured best; the paper's SGD, poly 0.01 / 0.9, weight decay 5e-3 is the preset
+        `paper` of the teacher configs. Switch `optimizer.*`.
+    A14 batch norm: batch statistics, or the stored ones (`batchnorm=frozen`, better from ImageNet on few images).
     A2  labels that are ignored (VOC "difficult") are masked out of the loss. Switch `data.difficult`.
     A4  random resized crops and flips for supervised teachers only. Switch `crop` (smallest area share; 0: none).
     Early stopping: the weights of the epoch with the smallest held-out loss are kept; the test part chooses nothing.
@@ -89,8 +90,10 @@ def training_phase(config: Any, run: Run, net: BlockNet, preprocessing: Preproce
         columns={"labels": truth(parts.train, tasks)},
     )
 
+    batch_norm = config.batchnorm == "batch"
+
     def loss(batch):
-        logits = net.run(preprocessing(batch["images"]), training=True)
+        logits = net.run(preprocessing(batch["images"]), training=batch_norm)
         return tf.reduce_mean(teacher_loss(tasks, logits, batch["labels"])), {}
 
     held_out, labels = pipeline.pixels(parts.held_out, size, cache), truth(parts.held_out, tasks)
@@ -102,7 +105,7 @@ def training_phase(config: Any, run: Run, net: BlockNet, preprocessing: Preproce
     update = Update(
         "teacher",
         trains=net.weights(),
-        statistics=net.statistics(),
+        statistics=net.statistics() if batch_norm else [],
         heads=net.weights("head"),
         loss=loss,
         optimizer=config.optimizer.to_dict(),

@@ -7,7 +7,7 @@ Hardware and expected time: 2 CPU cores, about 10 minutes a teacher.
 Published row: none; the images are those of VOC 2012 that show one of five animals, so no published number is comparable.
 Expected: see results/voc2012_part.
 
-Argument: `teacher1` (cat, cow, person, chair) or `teacher2` (dog, horse, sheep, sofa); `paper` for weight decay 5e-3 and batch 16 (A5).
+Argument: `teacher1` (cat, cow, person, chair) or `teacher2` (dog, horse, sheep, sofa); `paper` for the paper's optimizer and batch size (A5).
 """
 
 from amalgam_tf.data.splits import load_groups
@@ -28,5 +28,5 @@ def get_config(argument: str = "teacher1"):
     config.licence = "VOC images: Flickr terms, research only; ImageNet weights: MIT (He et al., ported by Keras)"
     config.epochs, config.batch_size = 8, 32
     if "paper" in words:
-        config.optimizer.weight_decay, config.batch_size = 5e-3, 16
+        common.paper_teacher(config)
     return common.smoke(config) if "smoke" in words else config

@@ -161,7 +161,7 @@ OPERATIONS = {
     "resize": lambda images: transforms.resize(images, 5),
     "flip": lambda images: transforms.flip(images, tf.constant([True, False, True])),
     "crop": lambda images: transforms.crop(images, tf.constant([[0.1, 0.2, 0.9, 0.7]] * 3), 6),
-    **{name: (lambda images, p=Preprocessing.named(name, 8): p(images)) for name in NAMED},
+    **{name: Preprocessing.named(name, 8) for name in NAMED},
 }
 
 

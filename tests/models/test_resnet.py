@@ -60,7 +60,9 @@ class TestCuts:
 class TestSizes:
     # CUST's widths: first-stage channels -> trained scalars (M) and 2 x multiply-adds at 224 (G). Heads of 2 logits: 1 in a
     # source net, 4 in a target net; "11.18 M" and "22.1 M / 7.0 G" are the paper's, 14.15 M is what width 72 makes.
-    @pytest.mark.parametrize(("channels", "outputs", "millions", "giga"), [(64, 2, 11.18, 3.63), (72, 8, 14.15, 4.56), (90, 8, 22.10, 7.04)])
+    @pytest.mark.parametrize(
+        ("channels", "outputs", "millions", "giga"), [(64, 2, 11.18, 3.63), (72, 8, 14.15, 4.56), (90, 8, 22.10, 7.04)]
+    )
     def test_resnet18_of_cust(self, channels, outputs, millions, giga):
         net = models.classifier("resnet18", input_size=224, outputs=outputs, granularity="stage", width=channels / 64)
         assert net.shapes["b1"][-1] == channels
@@ -118,9 +120,9 @@ class TestErrors:
 
     @pytest.mark.filterwarnings("ignore:Skipping nested container")
     def test_weights_file_of_another_network(self, tmp_path):
-        other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-        other.save_weights(tmp_path / "x.weights.h5")
-        refused("could not be loaded as weights of resnet50", resnet.trunk, "resnet50", input_size=32, weights=str(tmp_path / "x.weights.h5"))
+        file = tmp_path / "x.weights.h5"
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(file)
+        refused("could not be loaded as weights of resnet50", resnet.trunk, "resnet50", input_size=32, weights=str(file))
 
     def test_failed_download_says_what_to_do(self, monkeypatch):
         def offline(**options):
@@ -128,7 +130,8 @@ class TestErrors:
             raise Exception("URL fetch failure on https://example.org/x.h5: None -- [Errno -3] Temporary failure\nmore lines")
 
         monkeypatch.setattr(keras.applications, "ResNet50", offline)
-        refused("could not be downloaded .URL fetch failure.* pass its path instead", resnet.trunk, "resnet50", input_size=32, weights="imagenet")
+        message = "could not be downloaded .URL fetch failure.* pass its path instead"
+        refused(message, resnet.trunk, "resnet50", input_size=32, weights="imagenet")
 
 
 def test_synchronized_keeps_the_weights(monkeypatch):
