@@ -104,7 +104,8 @@ def _facts(results: dict[str, Any]) -> list[str]:
     test = results["test"]
     return [
         f"* command: `{results['command']}`",
-        f"* seed {results['seed']}, commit {results['commit'] or 'unknown'}, {results['precision']}, {results['hardware']}, {results['seconds']:.0f} s",
+        f"* seed {results['seed']}, commit {results['commit'] or 'unknown'}, {results['precision']}",
+        f"* {results['hardware']}, {results['seconds']:.0f} s",
         f"* test data: {test['data']}, {test['images']} images (used for these numbers only)",
         "* AP: area under the interpolated precision-recall curve; trivial: always saying no (binary) or the commonest class",
     ]

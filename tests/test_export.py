@@ -62,7 +62,9 @@ def test_reloaded_in_a_fresh_process_equals_keras(student, jpegs, tmp_path):
     images = np.random.default_rng(1).uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.float32).round()
     np.save(tmp_path / "images.npy", images)
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", FRESH, folder, tmp_path / "images.npy", *jpegs], capture_output=True, text=True, cwd=tmp_path, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, folder, tmp_path / "images.npy", *jpegs], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     fresh = json.loads(done.stdout.splitlines()[-1])
 

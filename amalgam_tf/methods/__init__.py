@@ -55,7 +55,8 @@ def train_missing_teachers(config: Any, workdir: Path, strategy: str) -> None:
         command = f"python -m amalgam_tf.bin.train --config={entry.config} --workdir={entry.path}"
         if not config.train_missing_teachers:
             raise UserError(
-                f"teacher {name} is missing: {entry.path} holds no card.json; train it with `{command}`, or set --config.train_missing_teachers=True"
+                f"teacher {name} is missing: {entry.path} holds no card.json; train it with `{command}`, "
+                "or set --config.train_missing_teachers=True"
             )
         teacher = load_config(entry.config)
         teacher.seed, teacher.data, teacher.precision = config.seed, config.data, config.precision

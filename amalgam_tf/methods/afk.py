@@ -58,7 +58,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf import choice, data, evaluate, losses, models, tasks as task_lists
+from amalgam_tf import choice, data, evaluate, losses, models
+from amalgam_tf import tasks as task_lists
 from amalgam_tf.branching import Branched, Tail, entangle, mean_over, teacher_tail
 from amalgam_tf.data import pipeline
 from amalgam_tf.data.transforms import Preprocessing

@@ -17,7 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf import data, evaluate, losses, models, tasks as task_lists
+from amalgam_tf import data, evaluate, losses, models
+from amalgam_tf import tasks as task_lists
 from amalgam_tf.branching import mean_over
 from amalgam_tf.data import pipeline
 from amalgam_tf.data.examples import IGNORE, Examples

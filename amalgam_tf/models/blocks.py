@@ -58,7 +58,8 @@ class BlockNet:
         known = {layer.name for layer in model.layers}
         if unknown := [c for c in cuts if c not in known]:
             raise UserError(
-                f"model {model.name!r} has no layer {', '.join(unknown)} to cut at; its last layers are {[x.name for x in model.layers][-8:]}"
+                f"model {model.name!r} has no layer {', '.join(unknown)} to cut at; "
+                f"its last layers are {', '.join(x.name for x in model.layers[-8:])}"
             )
         tensors = [model.inputs[0], *(model.get_layer(c).output for c in cuts), model.outputs[0]]
         blocks = {}
@@ -67,7 +68,8 @@ class BlockNet:
                 blocks[name] = keras.Model(start, stop, name=safe_name(f"{model.name}_{name}"))
             except ValueError as error:  # Keras: "not connected to inputs"
                 raise UserError(
-                    f"model {model.name!r} cannot be cut into block {name!r}: a connection goes past the cut; choose layers where one tensor carries everything"
+                    f"model {model.name!r} cannot be cut into block {name!r}: a connection goes past the cut; "
+                    "choose layers where one tensor carries everything"
                 ) from error
         return cls(blocks)
 

@@ -230,9 +230,8 @@ class Run:
         for name, value in self.checkpoints.best.items():
             self.checkpoints.variables[name].assign(value)
         if self.progress.best:
-            self.say(
-                f"  {phase.name}: best held-out {phase.keep_best} {self.progress.best['value']:.4f} at step {self.progress.best['step']:.0f} of {phase.steps}"
-            )
+            best = self.progress.best
+            self.say(f"  {phase.name}: best held-out {phase.keep_best} {best['value']:.4f} at step {best['step']:.0f} of {phase.steps}")
         self.progress.best, self.checkpoints.best = {}, {}
 
     def _save(self) -> None:
@@ -324,7 +323,8 @@ def _claim(path: Path, config: dict[str, Any]) -> None:
     if stored != config:
         changed = sorted(k for k in {**_flat(stored), **_flat(config)} if _flat(stored).get(k) != _flat(config).get(k))
         raise UserError(
-            f"{path.parent} was made with another configuration (different: {', '.join(changed[:8])}): use the same one, or another --workdir"
+            f"{path.parent} was made with another configuration (different: {', '.join(changed[:8])}): "
+            "use the same one, or another --workdir"
         )
 
 

@@ -7,7 +7,8 @@ Hardware and expected time: 2 CPU cores, about 10 minutes a teacher.
 Published row: none; the images are those of VOC 2012 that show one of five animals, so no published number is comparable.
 Expected: see results/voc2012_part.
 
-Argument: `teacher1` (cat, cow, person, chair) or `teacher2` (dog, horse, sheep, sofa); `paper` for the paper's optimizer and batch size (A5).
+Argument: `teacher1` (cat, cow, person, chair) or `teacher2` (dog, horse, sheep, sofa);
+    `paper` for the paper's optimizer and batch size (A5).
 """
 
 from amalgam_tf.data.splits import load_groups

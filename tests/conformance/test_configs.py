@@ -41,7 +41,11 @@ def test_loads_plain_and_as_smoke(path):
 def train(config, workdir):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-m", "amalgam_tf.bin.train", f"--config={config}", f"--workdir={workdir}"], env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "amalgam_tf.bin.train", f"--config={config}", f"--workdir={workdir}"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from amalgam_tf import branching, teachers as pools
+from amalgam_tf import branching
+from amalgam_tf import teachers as pools
 from amalgam_tf.data.pipeline import Batches
 from amalgam_tf.errors import UserError
 from amalgam_tf.methods import afk
@@ -77,7 +78,9 @@ class TestEquations:
             for s in logits
         ]
         assert float(loss) == pytest.approx(np.mean(by_hand), rel=1e-6)
-        assert {k: float(v) for k, v in terms.items()} == pytest.approx({f"stream/{s}": v for s, v in zip(logits, by_hand, strict=True)}, rel=1e-6)
+        assert {k: float(v) for k, v in terms.items()} == pytest.approx(
+            {f"stream/{s}": v for s, v in zip(logits, by_hand, strict=True)}, rel=1e-6
+        )
 
     def test_entanglement_is_filter_then_the_teachers_rest(self):
         """Eq. 6 against layers called one by one."""
@@ -160,7 +163,9 @@ class TestUpdates:
         setting = afk.prepare(config)
         with Run(tmp_path / "run", {}) as run:
             student = afk.start_student(setting, run)
-            branched = afk.regroup(student, afk.start_filters(setting, student, run), setting, dict.fromkeys(map(str, setting.streams), "b2"))
+            branched = afk.regroup(
+                student, afk.start_filters(setting, student, run), setting, dict.fromkeys(map(str, setting.streams), "b2")
+            )
             phase = afk.finetune_phase(setting, branched, dict.fromkeys(map(str, setting.streams), "b2"), run)
         of_trunk = {id(v) for v in branched.trunk.weights()}
         assert {id(v) in of_trunk for v in phase.variables} == {trainable == "trunk"}
@@ -237,7 +242,9 @@ class TestTargets:
         features = student.run(setting.preprocessing(x), stop=1)
         targets = {s: rows[0] for s, rows in setting.targets["held_out"].items()}
         by_hand = afk.entangled_losses(setting, features, "b2", 1, filters, targets)
-        assert {s: v["loss"] for s, v in recorded.items()} == pytest.approx({s: float(tf.reduce_mean(v)) for s, v in by_hand.items()}, rel=1e-5)
+        assert {s: v["loss"] for s, v in recorded.items()} == pytest.approx(
+            {s: float(tf.reduce_mean(v)) for s, v in by_hand.items()}, rel=1e-5
+        )
         assert all(0 < v["divergence"] < v["loss"] for v in recorded.values())
 
 
@@ -253,7 +260,11 @@ class TestPaper:
             try:
                 found = importlib.import_module(module)
                 for part in attributes.split("."):
-                    found = getattr(found, part) if not hasattr(found, "__dataclass_fields__") or hasattr(found, part) else found.__dataclass_fields__[part]
+                    found = (
+                        getattr(found, part)
+                        if not hasattr(found, "__dataclass_fields__") or hasattr(found, part)
+                        else found.__dataclass_fields__[part]
+                    )
                 return found
             except (ImportError, AttributeError, KeyError):
                 continue

@@ -127,7 +127,9 @@ class TestVariables:
 
     def test_loss_that_ignores_a_declared_variable_is_refused(self, tmp_path):
         net = small_net()
-        wrong = Update("wrong", trains=net.weights(), loss=lambda b: (tf.reduce_mean(net.run(b["images"], stop=0) ** 2), {}), optimizer=ADAM)
+        wrong = Update(
+            "wrong", trains=net.weights(), loss=lambda b: (tf.reduce_mean(net.run(b["images"], stop=0) ** 2), {}), optimizer=ADAM
+        )
         with Run(tmp_path, {}) as run, pytest.raises(ValueError, match="does not depend on"):
             run.track(net.named_variables("n"))
             run.phase(phase(net, updates=[wrong]))
@@ -139,7 +141,12 @@ class TestVariables:
     def test_update_may_supply_its_gradient(self, tmp_path):
         """A balance update: the gradient is given, not taped."""
         weight = keras.Variable(np.float32([1.0, 1.0]), name="w")
-        update = Update("balance", trains=[weight], gradient=lambda b: ([tf.constant([1.0, -1.0])], {"g": 0.0}), optimizer={"name": "sgd", "learning_rate": 0.1, "momentum": 0.0, "schedule": "constant"})
+        update = Update(
+            "balance",
+            trains=[weight],
+            gradient=lambda b: ([tf.constant([1.0, -1.0])], {"g": 0.0}),
+            optimizer={"name": "sgd", "learning_rate": 0.1, "momentum": 0.0, "schedule": "constant"},
+        )
         with Run(tmp_path, {}) as run:
             run.track({"w": weight})
             run.phase(phase(small_net(), steps=2, updates=[update]))
@@ -168,7 +175,10 @@ class TestPhase:
             poison = tf.where(calls.assign_add(1.0) > 4.0, np.nan, 0.0)
             return tf.reduce_mean(net.run(batch["images"]) ** 2) + poison, {}
 
-        with Run(tmp_path, {"log_every_steps": 3}) as run, pytest.raises(UserError, match=r"loss became nan between steps 4 and 6.*learning_rate"):
+        with (
+            Run(tmp_path, {"log_every_steps": 3}) as run,
+            pytest.raises(UserError, match=r"loss became nan between steps 4 and 6.*learning_rate"),
+        ):
             run.track(net.named_variables("n"))
             run.phase(phase(net, updates=[Update("u", trains=net.weights(), loss=loss, optimizer=ADAM)]))
 
@@ -177,7 +187,11 @@ class TestPhase:
         digests = []
         for validating in (False, True):
             net = small_net()
-            more = {"validate": lambda net=net: {"x": float(tf.reduce_sum(net.run(tf.ones((2, 8, 8, 3)))))}, "validate_every_steps": 1} if validating else {}
+            more = (
+                {"validate": lambda net=net: {"x": float(tf.reduce_sum(net.run(tf.ones((2, 8, 8, 3)))))}, "validate_every_steps": 1}
+                if validating
+                else {}
+            )
             with Run(tmp_path / str(validating), {}) as run:
                 run.track(net.named_variables("n"))
                 run.phase(phase(net, **more))
@@ -247,7 +261,9 @@ def test_two_logical_devices_give_the_single_device_result(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TF_CPP_MIN_LOG_LEVEL": "2"}
     results = {}
     for mode in ("one", "mirrored"):
-        done = subprocess.run([sys.executable, str(script), mode, str(tmp_path / mode)], env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [sys.executable, str(script), mode, str(tmp_path / mode)], env=env, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         results[mode] = np.load(tmp_path / mode / "weights.npz")
     assert len(results["one"].files) > 5
