@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError
+from amalgam_tf.models import adapters as _registered  # noqa: F401  a saved student holds its layers
 from amalgam_tf.models.blocks import BlockNet, rebuilt, safe_name
 from amalgam_tf.tasks import EVERYTHING, Task, Wanted
 from amalgam_tf.training import state

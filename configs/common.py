@@ -112,16 +112,14 @@ def afk(command: str, teachers: dict[str, dict[str, str]], weights: str = "none"
     config.targets = "soft"  # A8
     config.student = ConfigDict(dict(weights=weights, normalise=""))  # A20; "": as the first teacher
     config.filter = ConfigDict(dict(gate="two_sigmoid", reduction=8, bias=True))  # A7
-    config.block = ConfigDict(
-        dict(
-            epochs=4.0,
-            batch_size=32,
-            batchnorm="batch" if weights == "none" else "frozen",
-            optimizer=adam(1e-3 if weights == "none" else 1e-4),
-        )
-    )
+    # From scratch a block needs batch statistics and a high rate (at 1e-3 the quickstart's student stays 0.08 AP behind its
+    # teachers, at 5e-3 0.01); from ImageNet stored statistics and a low one.
+    scratch = weights == "none"
+    statistics = "batch" if scratch else "frozen"
+    config.block = ConfigDict(dict(epochs=4.0, batch_size=32, batchnorm=statistics, optimizer=adam(5e-3 if scratch else 1e-4)))
     config.branch = ConfigDict(dict(split="held_out", share="per_teacher_block"))  # A10, A12
-    config.finetune = ConfigDict(dict(epochs=3.0, batch_size=32, batchnorm="frozen", trainable="all", optimizer=adam(1e-4)))  # A13, A14
+    rate = 1e-3 if scratch else 1e-4
+    config.finetune = ConfigDict(dict(epochs=3.0, batch_size=32, batchnorm=statistics, trainable="all", optimizer=adam(rate)))  # A13, A14
     return config
 
 

@@ -25,7 +25,7 @@ def get_config(argument: str = "student"):
 def teacher(name: str):
     config = common.teacher(COMMAND.format(name), name, common.SHAPES[TEACHERS[name]], backbone="resnet14", input_size=32)
     config.data = common.scenes(train=4000, test=1000, size=32)
-    config.epochs, config.batch_size, config.crop = 16, 64, 0.0
+    config.epochs, config.batch_size, config.crop = 12, 64, 0.6
     config.optimizer = common.adam(2e-3)
     return config
 
@@ -35,6 +35,6 @@ def student():
     config = common.afk(COMMAND.format("student"), entries)
     config.data = common.scenes(train=4000, test=1000, size=32)
     config.train_missing_teachers = True
-    config.block.epochs, config.finetune.epochs = 6.0, 4.0
+    config.block.epochs, config.finetune.epochs = 4.0, 3.0
     config.block.batch_size = config.finetune.batch_size = 64
     return config

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from amalgam_tf.data import composing, raycast, scenes, solids
-from amalgam_tf.data.raycast import FLOOR, WALL, Body, Camera
+from amalgam_tf.data import scenes
+from amalgam_tf.data.scenes import composing, raycast, solids
+from amalgam_tf.data.scenes.raycast import FLOOR, WALL, Body, Camera
 from amalgam_tf.errors import UserError
 
 ROOM = (np.array([-5.0, -5.0, 0.0]), np.array([5.0, 5.0, 4.0]))

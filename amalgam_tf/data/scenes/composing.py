@@ -7,10 +7,10 @@ import colorsys
 
 import numpy as np
 
-from amalgam_tf.data import raycast
-from amalgam_tf.data.raycast import FLOOR, WALL, Body, Camera
-from amalgam_tf.data.shading import SURFACES, Lamp, Material, Patch, Scene
-from amalgam_tf.data.solids import SOLIDS, rest_height
+from amalgam_tf.data.scenes import raycast
+from amalgam_tf.data.scenes.raycast import FLOOR, WALL, Body, Camera
+from amalgam_tf.data.scenes.shading import SURFACES, Lamp, Material, Patch, Scene
+from amalgam_tf.data.scenes.solids import SOLIDS, rest_height
 
 # how often an object is of a shape: sphere common, dome rare
 _SHARES = {

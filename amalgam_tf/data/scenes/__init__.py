@@ -28,12 +28,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amalgam_tf.data import composing, raycast, shading
-from amalgam_tf.data.composing import MIN_FRACTION, SHAPES
 from amalgam_tf.data.examples import Examples
-from amalgam_tf.data.raycast import WALL
-from amalgam_tf.data.shading import SURFACES, Scene
-from amalgam_tf.data.solids import turn
+from amalgam_tf.data.scenes import composing, raycast, shading
+from amalgam_tf.data.scenes.composing import MIN_FRACTION, SHAPES
+from amalgam_tf.data.scenes.raycast import WALL
+from amalgam_tf.data.scenes.shading import SURFACES, Scene
+from amalgam_tf.data.scenes.solids import turn
 from amalgam_tf.errors import UserError
 from amalgam_tf.tasks import Task
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amalgam_tf.data.solids import SOLIDS, TINY, dot, turn
+from amalgam_tf.data.scenes.solids import SOLIDS, TINY, dot, turn
 
 FLOOR, WALL, CEILING = -1, -2, -3  # what a ray met when it met no body; bodies are 0, 1, ...
 

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amalgam_tf.data import raycast
-from amalgam_tf.data.raycast import FLOOR, WALL, Body, Camera
-from amalgam_tf.data.solids import SOLIDS, dot
+from amalgam_tf.data.scenes import raycast
+from amalgam_tf.data.scenes.raycast import FLOOR, WALL, Body, Camera
+from amalgam_tf.data.scenes.solids import SOLIDS, dot
 
 SURFACES = ("plain", "checker", "stripes", "dots")  # patterns a body may wear; rooms also know "marble"
 
