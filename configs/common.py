@@ -62,6 +62,8 @@ def scenes(train: int = 3000, test: int = 1000, size: int = 32) -> ConfigDict:
             year=2012,  # voc: 2007 or 2012
             difficult="ignore",  # voc: ignore, negative or positive (A2)
             only_available=False,  # voc: leave out listed images that are not there
+            classes="",  # voc: class names, comma-separated, for a devkit of other classes than VOC's twenty
+            categories="",  # folder: JSON file below root, {column: [class names]}, for CSV columns that hold class names
         )
     )
 

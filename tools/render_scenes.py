@@ -18,6 +18,7 @@ folder: a table a split; cells are 1 or 0, or the name of the class. Paths are r
 
 from collections.abc import Iterator, Sequence
 import csv
+import json
 from pathlib import Path
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -67,7 +68,7 @@ def write_voc(output: Path, *, splits: Sequence[str], count: int, size: int, see
 def write_folder(
     output: Path, *, splits: Sequence[str], count: int, size: int, seed: int, tasks: Sequence[str] = (), image_format: str = "jpg"
 ) -> None:
-    """Writes a folder of pictures and a table of labels for each split.
+    """Writes a folder of pictures and a table of labels for each split, and the class names of category columns (classes.json).
 
     Raises:
         UserError: a task that scenes do not have.
@@ -77,6 +78,8 @@ def write_folder(
         raise UserError(f"scenes have no truth for {', '.join(unknown)} (--tasks); they have {', '.join(known)}")
     columns = [known[t] for t in tasks or known]
     output.mkdir(parents=True, exist_ok=True)
+    if categories := {t.name: list(t.labels) for t in columns if t.labels}:
+        (output / "classes.json").write_text(json.dumps(categories, indent=2) + "\n", encoding="utf-8")
     for split in splits:
         (output / split).mkdir()
         with open(output / f"{split}.csv", "w", newline="", encoding="utf-8") as file:

@@ -5,6 +5,7 @@ what `tools/render_scenes.py` writes in its layout.
 """
 
 from collections.abc import Mapping, Sequence
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +30,28 @@ def _scenes(o: Mapping[str, Any], split: str) -> Examples:
 
 
 def _voc(o: Mapping[str, Any], split: str) -> Examples:
-    return voc.load(root=_root(o), year=o["year"], split=split, difficult=o["difficult"], only_available=o["only_available"])
+    classes = tuple(o["classes"].split(",")) if o.get("classes") else voc.CLASSES
+    return voc.load(
+        root=_root(o), year=o["year"], split=split, classes=classes, difficult=o["difficult"], only_available=o["only_available"]
+    )
 
 
 def _folder(o: Mapping[str, Any], split: str) -> Examples:
-    return folder.load(path=_root(o) / split)
+    path = _root(o) / split
+    if not o.get("categories"):
+        return folder.load(path=path)
+    return folder.load(path=path, categories=_classes_of(_root(o) / o["categories"]) if path.suffix == ".csv" else None)
+
+
+def _classes_of(path: Path) -> dict[str, list[str]]:
+    """`{column: [class names]}` from a JSON file."""
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} (data.categories) cannot be read as JSON ({error}): write {{column: [class names]}} into it") from error
+    if not isinstance(classes, dict) or not all(isinstance(v, list) and all(isinstance(x, str) for x in v) for v in classes.values()):
+        raise UserError(f"{path} (data.categories) must hold {{column: [class names]}}")
+    return classes
 
 
 READERS = {"scenes": _scenes, "voc": _voc, "folder": _folder}

@@ -38,20 +38,15 @@ def test_loads_plain_and_as_smoke(path):
     assert config.data.reader == "scenes"  # the smoke run needs no download
 
 
-def train(config, workdir):
+def binary(name, *flags):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "amalgam_tf.bin.train", f"--config={config}", f"--workdir={workdir}"],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [sys.executable, "-m", f"amalgam_tf.bin.{name}", *map(str, flags)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_smoke_run(path, tmp_path):
-    done = train(f"{path}:smoke", tmp_path)
+    done = binary("train", f"--config={path}:smoke", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["tasks"] and results["test"]["images"] > 0 and results["seconds"] > 0
@@ -60,3 +55,23 @@ def test_smoke_run(path, tmp_path):
         assert (tmp_path / name).stat().st_size > 0, name
     assert list((tmp_path / "tb").iterdir()) and list((tmp_path / "checkpoints").iterdir())
     assert str(results["seed"]) in (tmp_path / "report.md").read_text()
+
+
+def test_a_student_can_be_measured_again_and_exported_by_other_processes(tmp_path):
+    """The saved student is whole: a fresh process knows its layers, repeats its numbers and exports it."""
+    trained = binary("train", "--config=configs/quickstart.py:student,smoke", f"--workdir={tmp_path}", "--config.tasks=slab,sphere")
+    assert trained.returncode == 0, trained.stderr[-2000:]
+    again = binary("evaluate", f"--model={tmp_path}", f"--output={tmp_path / 'again.json'}")
+    assert again.returncode == 0, again.stderr[-2000:]
+    measured = json.loads((tmp_path / "results.json").read_text())["test"]["student"]
+    assert json.loads((tmp_path / "again.json").read_text())["per_task"] == measured["per_task"]
+    assert set(measured["per_task"]) == {"slab", "sphere"}
+    exported = binary("export", f"--model={tmp_path}")
+    assert exported.returncode == 0, exported.stderr[-2000:]
+    assert (tmp_path / "export" / "saved_model.pb").exists()
+
+
+def test_unknown_task_lists_what_each_teacher_offers(tmp_path):
+    done = binary("train", "--config=configs/quickstart.py:student,smoke", f"--workdir={tmp_path}", "--config.tasks=zebra")
+    assert done.returncode == 2
+    assert "no teacher offers zebra; teacher1: sphere, ellipsoid, box; teacher2: slab, cylinder, cone" in done.stderr

@@ -1,0 +1,71 @@
+"""From a config's `data` section to `Examples`: what `render_scenes` writes is read back with the truth of the scenes."""
+
+from pathlib import Path
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from amalgam_tf import data
+from amalgam_tf.data import scenes
+from amalgam_tf.errors import UserError
+from configs import common
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rendered")
+    for layout in ("voc", "folder"):
+        flags = [f"--layout={layout}", f"--output={folder / layout}", "--count=12", "--size=24", "--seed=1", "--splits=train,test"]
+        subprocess.run([sys.executable, ROOT / "tools" / "render_scenes.py", *flags], check=True, capture_output=True)
+    return folder
+
+
+def section(reader, root, **changes):
+    options = common.scenes()
+    options.update({"reader": reader, "root": str(root), "cache_dir": "", "hold_out": 0.4, **changes})
+    return options
+
+
+def test_voc_layout(rendered):
+    options = section("voc", rendered / "voc", classes=",".join(scenes.SHAPES), difficult="negative")
+    read = data.load(options, "train")
+    truth = scenes.render(1, scenes.split_indices("train", 12), 24).labels
+    for shape in scenes.SHAPES:
+        np.testing.assert_array_equal(read.labels[shape], truth[shape])
+
+
+def test_folder_layout_with_categories(rendered):
+    options = section("folder", rendered / "folder", categories="classes.json", train="train", test="test.csv")
+    read = data.load(options, "test.csv")
+    truth = scenes.render(1, scenes.split_indices("test", 12), 24).labels
+    assert {t.name for t in read.tasks} == set(truth)
+    for name in truth:
+        np.testing.assert_array_equal(read.labels[name], truth[name])
+    parts = data.parts(options)
+    assert not parts.train.tasks and not parts.held_out.tasks  # a folder of images has no labels
+    assert len(parts.train) + len(parts.held_out) == 12 and len(parts.test) == 12
+    assert set(parts.train.ids).isdisjoint(parts.held_out.ids)
+
+
+def test_category_column_without_names_says_what_to_do(rendered):
+    with pytest.raises(UserError, match="shape"):
+        data.load(section("folder", rendered / "folder"), "test.csv")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"shape": "sphere"}'])
+def test_damaged_class_names(rendered, tmp_path, text):
+    (tmp_path / "classes.json").write_text(text)
+    (tmp_path / "test.csv").write_text((rendered / "folder" / "test.csv").read_text())
+    with pytest.raises(UserError, match="data.categories"):
+        data.load(section("folder", tmp_path, categories="classes.json"), "test.csv")
+
+
+def test_unknown_reader_and_missing_root():
+    with pytest.raises(UserError, match="unknown data.reader 'imagenet'"):
+        data.load(section("imagenet", "x"), "train")
+    with pytest.raises(UserError, match="data.root is not set"):
+        data.load(section("voc", ""), "train")
