@@ -118,9 +118,9 @@ def teacher_tail(teacher: Teacher, at: str, adapter: keras.layers.Layer | None, 
 
     The copies belong to the student: fine-tuning them leaves the teacher as it is.
     """
-    start = teacher.net.index(at) + 1
-    blocks = teacher.net.part(start=start).copy(name)
-    head = sliced_head(teacher.net.block(len(teacher.net) - 1), teacher.rows(t.name for t in tasks), f"{name}_head")
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1  # the teacher's own batch norm is never trained, the copy's may be
+    blocks = teacher.net.part(start=teacher.net.index(at) + 1).copy(name, synchronized=several)
+    head = sliced_head(blocks.block(len(blocks) - 1), teacher.rows(t.name for t in tasks), f"{name}_head")
     middle = {n: blocks.block(n) for n in blocks.names[:-1]}
     return Tail(name, at, adapter, BlockNet({**middle, blocks.names[-1]: head}), tuple(tasks))
 

@@ -32,14 +32,9 @@ def main() -> None:
     config = _CONFIG.value
     if _PRECISION.value:
         config.precision = _PRECISION.value
-    app.import_tensorflow()
-    import tensorflow as tf
-
+    app.import_tensorflow(_CPU_DEVICES.value)
     from amalgam_tf import methods
 
-    if _CPU_DEVICES.value:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * _CPU_DEVICES.value)
     methods.run(config, _WORKDIR.value, _STRATEGY.value)
 
 

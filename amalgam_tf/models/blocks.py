@@ -147,9 +147,9 @@ class BlockNet:
         """The blocks of a range as a network of their own, sharing the weights."""
         return BlockNet({name: self._blocks[name] for name in self._range(start, stop)})
 
-    def copy(self, name: str) -> "BlockNet":
+    def copy(self, name: str, synchronized: bool = False) -> "BlockNet":
         """An independent network with equal weights; its blocks are Keras models called `{name}_{block}`."""
-        fresh = self.fresh(name)
+        fresh = self.fresh(name, synchronized=synchronized)
         for old, new in zip(self._blocks.values(), fresh._blocks.values(), strict=True):
             new.set_weights(old.get_weights())
         return fresh

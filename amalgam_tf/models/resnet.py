@@ -62,17 +62,17 @@ def classifier(
 ) -> BlockNet:
     """A ResNet with global average pooling and one dense layer of `outputs` float32 logits; last block `head`."""
     base = trunk(name, input_size=input_size, width=width, weights=weights)
-    if synchronized:
-        values = base.get_weights()
-        base = rebuilt(base, synchronized=True)
-        base.set_weights(values)
     for layer in base.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = _MOMENTUM
-    x = layers.GlobalAveragePooling2D(name="avg_pool")(base.output)
-    x = layers.Dense(outputs, dtype="float32", name="logits")(x)
     ends = cuts(base, granularity)
-    return BlockNet.cut(keras.Model(base.input, x, name=name), list(ends.values()), [*ends, "head"])
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(base.output)
+    model = keras.Model(base.input, layers.Dense(outputs, dtype="float32", name="logits")(x), name=name)
+    if synchronized:  # last, and with the values of the plain one: the start must not depend on the strategy
+        values = model.get_weights()
+        model = rebuilt(model, synchronized=True)
+        model.set_weights(values)
+    return BlockNet.cut(model, list(ends.values()), [*ends, "head"])
 
 
 def _application(name: str, input_size: int, width: float, weights: str) -> keras.Model:

@@ -1,5 +1,7 @@
 """tf.distribute strategies by the name of the `--strategy` flag."""
 
+import functools
+
 import tensorflow as tf
 
 from amalgam_tf.errors import UserError
@@ -7,6 +9,7 @@ from amalgam_tf.errors import UserError
 NAMES = ("auto", "one", "mirrored", "multi_worker")
 
 
+@functools.cache  # a second strategy in a process would number its collectives like the first, and TF mixes them up
 def by_name(name: str) -> tf.distribute.Strategy:
     """`one` (no distribution), `mirrored` (all GPUs, or all logical CPUs), `auto` (mirrored if there are several GPUs).
 

@@ -9,9 +9,12 @@ import tensorflow as tf
 
 from amalgam_tf import models
 from amalgam_tf.data.pipeline import Batches
+from amalgam_tf.methods import afk
 from amalgam_tf.training import strategies
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import Phase, Update
+from configs import common
+from tests.methods.helpers import afk_config, save_pool
 
 
 def main(mode: str, folder: Path) -> None:
@@ -24,7 +27,7 @@ def main(mode: str, folder: Path) -> None:
     assert strategy.num_replicas_in_sync == (2 if mode == "mirrored" else 1)
     with strategy.scope(), Run(folder / "run", {"log_every_steps": 2}) as run:
         keras.utils.set_random_seed(0)
-        net = models.classifier("resnet8", input_size=16, outputs=3, granularity="stage", synchronized=True)
+        net = models.classifier("resnet8", input_size=16, outputs=3, granularity="stage", synchronized=mode == "mirrored")
         run.track(net.named_variables("net"))
 
         def loss(batch):
@@ -35,7 +38,21 @@ def main(mode: str, folder: Path) -> None:
         update = Update("all", trains=net.weights(), statistics=net.statistics(), heads=net.weights("head"), loss=loss, optimizer=optimizer)
         run.phase(Phase("train", steps=8, data=data, updates=[update]))
         values = {k.replace("/", "|"): v.numpy() for k, v in net.named_variables("net").items()}
+        values |= amalgamated(folder)
     np.savez(folder / "weights.npz", **values)
+
+
+def amalgamated(folder: Path) -> dict[str, np.ndarray]:
+    """One whole AFK run (SGD throughout): the held-out losses of every block and the student's final weights."""
+    pool = save_pool(folder / "pool", {"A": ("sphere", "box"), "B": ("cone",)})
+    config = afk_config(pool, finetune__batchnorm="batch")
+    config.block.optimizer, config.finetune.optimizer = common.sgd(0.05), common.sgd(0.01)
+    setting = afk.prepare(config)
+    with Run(folder / "afk", config.to_dict()) as run:
+        branched = afk.amalgamate(setting, run)
+        losses = [v["loss"] for b in ("b1", "b2", "b3") for v in run.decided(f"block_losses/{b}").values()]
+    weights = {f"afk|{k}".replace("/", "|"): v.numpy() for k, v in branched.named_variables("student").items()}
+    return weights | {"afk|block_losses": np.array(losses)}
 
 
 if __name__ == "__main__":
