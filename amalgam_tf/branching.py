@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from amalgam_tf.data import pipeline
-from amalgam_tf.models.blocks import BlockNet, named_variables, parameters, safe_name
+from amalgam_tf.models.blocks import BlockNet, named_variables, safe_name
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Teacher
 
@@ -75,15 +75,12 @@ class Branched:
         return named
 
     def tail_weights(self) -> list[keras.Variable]:
-        """Trainable variables of all tails, adapters included."""
-        adapters = [v for t in self.unique_tails if t.adapter is not None for v in t.adapter.trainable_variables]
-        return [v for t in self.unique_tails for v in t.net.weights()] + adapters
+        """Trainable variables of all tails, adapters included (an adapter that several tails share comes once)."""
+        adapters = {id(t.adapter): t.adapter for t in self.unique_tails if t.adapter is not None}
+        return [v for t in self.unique_tails for v in t.net.weights()] + [v for a in adapters.values() for v in a.trainable_variables]
 
     def statistics(self) -> list[keras.Variable]:
         return [v for net in [self.trunk, *(t.net for t in self.unique_tails)] for v in net.statistics()]
-
-    def parameters(self) -> int:
-        return parameters(list(self.named_variables("x").values()))
 
     def as_model(self, name: str = "student") -> keras.Model:
         """One functional Keras model with a dict of logits by task."""

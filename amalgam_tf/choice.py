@@ -33,7 +33,7 @@ def best_streams(streams: Mapping[str, str], losses: Mapping[str, float]) -> dic
         UserError: a stream without a loss.
     """
     if missing := [s for s in streams if s not in losses]:
-        raise UserError(f"no held-out loss was recorded for {', '.join(missing)}: delete the workdir's decisions.json and run again")
+        raise UserError(f"no held-out loss was recorded for {', '.join(missing)}: start again in a new --workdir")
     chosen: dict[str, str] = {}
     for stream in sorted(streams, key=lambda s: (losses[s], s)):
         chosen.setdefault(streams[stream], stream)

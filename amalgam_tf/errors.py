@@ -16,3 +16,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known) or 'none'}"
+
+
+def one_of(key: str, value: str, known: Iterable[str]) -> str:
+    """`value`, if it is one of the known ones.
+
+    Raises:
+        UserError: it is not; the sentence names the key.
+    """
+    if value not in (known := list(known)):
+        raise UserError(f"unknown {key} {value!r}: {did_you_mean(value, known)}")
+    return value

@@ -80,10 +80,10 @@ def saved(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
         UserError: no card, data that cannot be read, a task without truth.
     """
     model = teachers.load_any(Path(folder))
-    if "recipe" not in model.card and "reader" not in changes:
+    if "recipe" not in model.card and not {"reader", "test"} <= set(changes):
         raise UserError(f"the card in {folder} has no recipe that says which data to use: give --reader, --root and --split")
-    options = {**model.card.get("recipe", {}).get("data", {}), **changes}
-    truth = data.load(options, options["test"]).only([t.name for t in model.tasks])
+    options = {**data.DEFAULTS, **model.card.get("recipe", {}).get("data", {}), **changes}
+    truth = data.load(options, options["test"]).truth_for(model.tasks)
     images = pipeline.pixels(truth, model.preprocessing.size, data.cache_dir(options))
     return {"data": truth.name, "images": len(truth), **measure(predict(model.outputs, model.tasks, images), model.tasks, truth)}
 

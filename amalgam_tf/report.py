@@ -121,8 +121,9 @@ def _branches(results: dict[str, Any]) -> list[str]:
         ]
         for stream in results["block_losses"][blocks[0]]
     ]
+    part = results["branch_split"].replace("_", "-")
     return [
-        "Held-out divergence from the teacher in nats (0 is perfect); the smallest loss is the branch point.",
+        f"Divergence on the {part} images from the teacher in nats (0 is perfect); the smallest loss is the branch point.",
         "",
         *_markdown(["stream", "branch", *blocks], rows),
     ]
@@ -185,7 +186,7 @@ def _curves(results: dict[str, Any], path: Path) -> None:
         (line,) = axes.plot(blocks, values, marker=".", label=stream)
         if branch := results["branches"].get(stream):
             axes.plot([branch], [values[blocks.index(branch)]], marker="o", markersize=9, fillstyle="none", color=line.get_color())
-    axes.set(xlabel="block", ylabel="held-out divergence (nats)", ylim=(0, None))
+    axes.set(xlabel="block", ylabel=f"{results['branch_split'].replace('_', '-')} divergence (nats)", ylim=(0, None))
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=130)
     plt.close(figure)

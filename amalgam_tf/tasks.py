@@ -15,6 +15,7 @@ from amalgam_tf.errors import UserError
 HEADS = {"sigmoid": "binary", "softmax2": "binary", "softmax": "category", "dense": "dense"}
 EVERYTHING = "*"
 
+_RESERVED = {"mean"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -41,8 +42,10 @@ class Task:
 
     def __post_init__(self):
         object.__setattr__(self, "labels", tuple(self.labels))
-        if not _NAME.fullmatch(self.name):
+        if not is_name(self.name):
             raise UserError(f"task name {self.name!r} is not usable: start with a letter or digit, then only letters, digits and _ . + -")
+        if self.name in _RESERVED:
+            raise UserError(f"a task cannot be called {self.name!r}, which stands for something else in results: rename it")
         if HEADS.get(self.head) != self.kind:
             raise UserError(f"task {self.name!r}: head {self.head!r} does not fit kind {self.kind!r}; fitting pairs are {HEADS}")
         if (self.kind == "binary") == bool(self.labels):
@@ -59,6 +62,11 @@ class Task:
     @classmethod
     def from_json(cls, data: dict) -> "Task":
         return cls(**data)
+
+
+def is_name(text: str) -> bool:
+    """Whether a task or a teacher may be called so."""
+    return bool(_NAME.fullmatch(text))
 
 
 class Wanted(NamedTuple):
@@ -88,7 +96,7 @@ def parse(*texts: str | Iterable[str]) -> tuple[Wanted, ...]:
     for piece in filter(None, pieces):
         task, at, teacher = piece.partition("@")
         names = [task, teacher] if at else [task]
-        if not all(_NAME.fullmatch(n) or (i == 0 and n == EVERYTHING) for i, n in enumerate(names)):
+        if not all(is_name(n) or (i == 0 and n == EVERYTHING) for i, n in enumerate(names)):
             raise UserError(f"cannot read {piece!r} in the task list: write task, task@teacher, * or *@teacher, separated by commas")
         entry = Wanted(task, teacher if at else None)
         if entry not in wanted:

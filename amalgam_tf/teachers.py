@@ -17,11 +17,12 @@ import tensorflow as tf
 from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError
 from amalgam_tf.models import adapters as _registered  # noqa: F401  a saved student holds its layers
-from amalgam_tf.models.blocks import BlockNet, rebuilt, safe_name
-from amalgam_tf.tasks import EVERYTHING, Task, Wanted
+from amalgam_tf.models.blocks import BlockNet, policies, rebuilt, safe_name
+from amalgam_tf.tasks import EVERYTHING, Task, Wanted, is_name
 from amalgam_tf.training import state
 
 CARD = "card.json"
+_RESERVED = ("student", "student_before_finetune", "teacher")  # names of results and folders
 MODEL = "model.keras"
 _TEACHER_KEYS = ("name", "blocks", "tasks", "preprocessing", "sha256")
 
@@ -158,6 +159,11 @@ class Pool:
     """Teachers by name, and the question who knows what."""
 
     def __init__(self, teachers: Sequence[Teacher]):
+        for t in teachers:
+            if not is_name(t.name) or t.name in _RESERVED:
+                raise UserError(
+                    f"a teacher cannot be called {t.name!r}: use letters, digits and _ . + -, and none of {', '.join(_RESERVED)}"
+                )
         self.teachers = {t.name: t for t in teachers}
         if len(self.teachers) != len(teachers):
             raise UserError(f"two teachers share a name: {[t.name for t in teachers]}; give each its own key in config.teachers")
@@ -172,9 +178,15 @@ class Pool:
     def resolve(self, wanted: Sequence[Wanted]) -> tuple[Stream, ...]:
         """All (task, teacher) pairs that a request means. A task known to several teachers gives several streams.
 
+        A task that the request also names with a teacher (`*,dog@t2`) comes from that teacher only.
+
         Raises:
             UserError: an unknown task or teacher; the sentence lists what each teacher offers.
         """
+        pins: dict[str, set[str]] = {}
+        for entry in wanted:
+            if entry.teacher and entry.task != EVERYTHING:
+                pins.setdefault(entry.task, set()).add(entry.teacher)
         found: dict[Stream, None] = {}
         for entry in wanted:
             streams = [
@@ -182,16 +194,12 @@ class Pool:
                 for t in self.teachers.values()
                 if entry.teacher in (None, t.name)
                 for task in t.tasks
-                if entry.task in (EVERYTHING, task.name)
+                if entry.task in (EVERYTHING, task.name) and t.name in pins.get(task.name, {t.name})
             ]
             if not streams:
                 raise UserError(f"no teacher offers {entry}; {self.offers()}")
             found |= dict.fromkeys(streams)
         return tuple(found)
-
-    def wanted_from(self, streams: Sequence[Stream]) -> dict[Teacher, tuple[Task, ...]]:
-        """Teachers that are needed -> their wanted tasks, in the pool's and the streams' order."""
-        return {t: tasks for n, t in self.teachers.items() if (tasks := tuple(s.task for s in streams if s.teacher == n))}
 
 
 def split_rows(logits: tf.Tensor, tasks: Sequence[Task]) -> dict[str, tf.Tensor]:
@@ -200,7 +208,9 @@ def split_rows(logits: tf.Tensor, tasks: Sequence[Task]) -> dict[str, tf.Tensor]
 
 
 def in_precision(teacher: Teacher, policy: str) -> Teacher:
-    """The same teacher computing in another dtype policy (dense layers and logits stay float32); itself if nothing changes."""
+    """The same teacher computing in a dtype policy (dense layers and logits stay float32); itself if nothing changes."""
+    if policies(teacher.net) <= {policy}:
+        return teacher
     blocks = {}
     for name in teacher.net.names:
         old = teacher.net.block(name)
@@ -231,6 +241,7 @@ def _read_card(folder: Path, kind: str, keys: Sequence[str]) -> tuple[Path, dict
 
 def _save_model(model: keras.Model, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)  # a card must never stand beside a model it does not describe
     temporary = folder / f".new.{MODEL}"
     model.save(temporary)
     checksum = _sha256(temporary)
@@ -250,6 +261,11 @@ def _load_model(folder: Path, card: Mapping[str, Any]) -> keras.Model:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def teacher_folder(path: str, workdir: Path) -> Path:
+    """A pool entry's path with `{workdir}` filled in."""
+    return Path(path.replace("{workdir}", str(workdir)))
 
 
 def load_any(folder: Path) -> Teacher | Student:

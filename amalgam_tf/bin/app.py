@@ -27,7 +27,8 @@ def launch(main: Callable[[], None]) -> None:
         if not isinstance(error, UserError) and flags.FLAGS.is_parsed():
             raise
         _fail(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", file=sys.stderr)
         sys.exit(130)
 
 

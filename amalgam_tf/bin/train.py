@@ -6,6 +6,8 @@ The same command again goes on where the last one stopped. Any leaf of the confi
 """
 
 from pathlib import Path
+import shlex
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -35,7 +37,8 @@ def main() -> None:
     app.import_tensorflow(_CPU_DEVICES.value)
     from amalgam_tf import methods
 
-    methods.run(config, _WORKDIR.value, _STRATEGY.value)
+    command = shlex.join(["python", "-m", "amalgam_tf.bin.train", *sys.argv[1:]])
+    methods.run(config, _WORKDIR.value, _STRATEGY.value, command)
 
 
 def console() -> None:

@@ -9,11 +9,33 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from amalgam_tf.data import folder, scenes, voc
 from amalgam_tf.data.examples import IGNORE, Examples, hold_out
 from amalgam_tf.errors import UserError
 
-__all__ = ["IGNORE", "READERS", "Examples", "Parts", "cache_dir", "hold_out", "load", "parts"]
+__all__ = ["DEFAULTS", "IGNORE", "READERS", "Examples", "Parts", "cache_dir", "hold_out", "load", "parts"]
+
+
+DEFAULTS = dict(
+    reader="scenes",  # scenes, voc or folder
+    root="",  # folder of the data set on disk
+    train="train",
+    test="test",
+    hold_out=0.1,  # share of the train split kept for every choice
+    hold_out_seed=0,
+    cache_dir="runs/cache",  # decoded pixels and teacher outputs; "" keeps them in memory
+    train_count=3000,  # scenes: images
+    test_count=1000,
+    render_size=32,
+    scene_seed=2,  # the difficulty of the scenes was set on seed 0, the quickstart's rates on seed 1
+    year=2012,  # voc: 2007 or 2012
+    difficult="ignore",  # voc: ignore, negative or positive (A2)
+    only_available=False,  # voc: leave out listed images that are not there
+    classes="",  # voc: class names, comma-separated, for a devkit of other classes than VOC's twenty
+    categories="",  # folder: JSON file below root, {column: [class names]}, for CSV columns that hold class names
+)  # a config's `data` section; every reader takes its own part of it
 
 
 class Parts(NamedTuple):
@@ -30,17 +52,18 @@ def _scenes(o: Mapping[str, Any], split: str) -> Examples:
 
 
 def _voc(o: Mapping[str, Any], split: str) -> Examples:
-    classes = tuple(o["classes"].split(",")) if o.get("classes") else voc.CLASSES
+    classes = tuple(o["classes"].split(",")) if o["classes"] else voc.CLASSES
     return voc.load(
         root=_root(o), year=o["year"], split=split, classes=classes, difficult=o["difficult"], only_available=o["only_available"]
     )
 
 
 def _folder(o: Mapping[str, Any], split: str) -> Examples:
-    path = _root(o) / split
-    if not o.get("categories"):
-        return folder.load(path=path)
-    return folder.load(path=path, categories=_classes_of(_root(o) / o["categories"]) if path.suffix == ".csv" else None)
+    """`split`: a folder of images, a CSV, or `labels.csv:val` for the rows of a CSV whose `split` column says val."""
+    file, _, rows = split.partition(":")
+    path = _root(o) / file
+    categories = _classes_of(_root(o) / o["categories"]) if o["categories"] and path.suffix == ".csv" else None
+    return folder.load(path=path, split=rows or None, categories=categories)
 
 
 def _classes_of(path: Path) -> dict[str, list[str]]:
@@ -74,11 +97,23 @@ def parts(options: Mapping[str, Any], tasks: Sequence[str] | None = None) -> Par
     Args:
         options: a config's `data` section.
         tasks: restrict the truth to these; all by default.
+
+    Raises:
+        UserError: an image that stands in both splits.
     """
     train, test = load(options, options["train"]), load(options, options["test"])
     if tasks is not None:
         train, test = (e.only(tasks) if e.tasks else e for e in (train, test))
+    if shared := _identities(train) & _identities(test):
+        raise UserError(
+            f"{len(shared)} images stand in both {train.name} and {test.name}, {min(shared)} first: test on others than those trained on"
+        )
     return Parts(*hold_out(train, options["hold_out"], options["hold_out_seed"]), test)
+
+
+def _identities(examples: Examples) -> set[str]:
+    """What tells images apart: scenes by their ids, files by where they are."""
+    return set(examples.ids) if isinstance(examples.images, np.ndarray) else {str(p.resolve()) for p in examples.images}
 
 
 def cache_dir(options: Mapping[str, Any]) -> Path | None:

@@ -47,7 +47,7 @@ class Examples:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over ids, labels and the images (pixels, or file names and sizes): part of every cache key."""
+        """16 hex digits over ids, labels and the images (pixels, or file names and sizes): names data in cards and decisions."""
         digest = hashlib.sha256(repr((self.name, self.ids)).encode())
         if isinstance(self.images, np.ndarray):
             digest.update(np.ascontiguousarray(self.images).data)
@@ -56,6 +56,14 @@ class Examples:
         for task in self.tasks:
             digest.update(repr(task).encode() + np.ascontiguousarray(self.labels[task.name]).tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def images_key(self) -> str:
+        """16 hex digits over the images alone: pixels, or resolved paths with sizes and times of change. Keys caches on this machine."""
+        if isinstance(self.images, np.ndarray):
+            return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()[:16]
+        facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else str(p) for p in self.images]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def take(self, indices: Sequence[int], name: str | None = None) -> "Examples":
         """The examples at `indices`, in that order."""
@@ -79,6 +87,21 @@ class Examples:
         if missing := [n for n in names if n not in known]:
             raise UserError(f"{self.name} has no truth for {', '.join(missing)}; it has {', '.join(known) or 'no labels at all'}")
         return replace(self, tasks=tuple(known[n] for n in names), labels={n: self.labels[n] for n in names})
+
+    def truth_for(self, tasks: Sequence[Task]) -> "Examples":
+        """`only` the tasks of a network, whose classes must be those of the data, in the same order.
+
+        Raises:
+            UserError: a task without truth, of another kind, or with other classes.
+        """
+        chosen = self.only([t.name for t in tasks])
+        for mine, theirs in zip(chosen.tasks, tasks, strict=True):
+            if (mine.kind, mine.labels) != (theirs.kind, theirs.labels):
+                raise UserError(
+                    f"{self.name} describes {mine.name} as {mine.kind} {list(mine.labels)}, "
+                    f"the network as {theirs.kind} {list(theirs.labels)}: list the same classes in the same order"
+                )
+        return chosen
 
     def unlabelled(self) -> "Examples":
         """The same images without any truth: what an amalgamated student is trained on."""

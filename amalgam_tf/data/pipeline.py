@@ -31,7 +31,7 @@ def pixels(examples: Examples, size: int, cache_dir: Path | None = None) -> np.n
         if examples.images.shape[1:3] == (size, size):
             return examples.images
         return np.concatenate([transforms.resize(part, size).numpy() for part in _chunks(examples.images)])
-    key = hashlib.sha256(f"pixels/1/{examples.fingerprint}/{size}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"pixels/2/{examples.images_key}/{size}".encode()).hexdigest()[:16]
     return cached_array(cache_dir, f"pixels-{key}", lambda: _decode_all(examples, size))
 
 
@@ -46,10 +46,15 @@ def cached_array(folder: Path | None, name: str, make: Callable[[], np.ndarray])
         except (ValueError, EOFError, OSError):  # a damaged cache is made again, never an error
             pass
     array = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{name}.{os.getpid()}.npy")
-    np.save(temporary, array)
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(temporary, array)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"the cache {path.parent} cannot be written ({error.strerror}): set data.cache_dir to another folder, or to nothing"
+        ) from error
     return array
 
 

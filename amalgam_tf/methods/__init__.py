@@ -12,7 +12,7 @@ import platform
 import subprocess
 from typing import Any
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, one_of
 
 METHODS = ("teacher", "afk")
 
@@ -32,40 +32,49 @@ def load_config(spec: str) -> Any:
     return module.get_config(argument) if argument else module.get_config()
 
 
-def run(config: Any, workdir: Path, strategy: str = "one") -> dict[str, Any]:
-    """Trains what a config describes into a workdir (missing teachers first, each into its own) and returns the results."""
-    if config.method not in METHODS:
-        raise UserError(f"unknown method {config.method!r}: choose {', '.join(METHODS)}")
-    train_missing_teachers(config, workdir, strategy)
-    return _run_one(config, workdir, strategy)
+def run(config: Any, workdir: Path, strategy: str = "one", command: str = "") -> dict[str, Any]:
+    """Trains what a config describes into a workdir (missing teachers first, each into its own) and returns the results.
+
+    Args:
+        config: a ConfigDict of `configs/`.
+        workdir: folder of the run.
+        strategy: see `training.strategies`.
+        command: the command line to note in the results.
+    """
+    one_of("method", config.method, METHODS)
+    train_missing_teachers(config, Path(workdir), strategy)
+    return _run_one(config, Path(workdir), strategy, command)
 
 
 def train_missing_teachers(config: Any, workdir: Path, strategy: str) -> None:
-    """Trains every teacher of a pool that has no card yet, by the config its entry names; a `{workdir}` in a path is filled in.
+    """Trains every teacher of a pool that has no card yet, by the config its entry names.
 
     Raises:
-        UserError: a teacher is missing and `train_missing_teachers` is off; the sentence gives the command.
+        UserError: a teacher is missing and `train_missing_teachers` is off, or its entry names no config.
     """
-    from amalgam_tf.teachers import find_card
+    from amalgam_tf.teachers import find_card, teacher_folder
 
     for name, entry in config.get("teachers", {}).items():
-        entry.path = entry.path.format(workdir=workdir)
-        if find_card(Path(entry.path)):
+        folder = teacher_folder(entry.path, workdir)
+        if find_card(folder):
             continue
-        command = f"python -m amalgam_tf.bin.train --config={entry.config} --workdir={entry.path}"
-        if not config.train_missing_teachers:
-            raise UserError(
-                f"teacher {name} is missing: {entry.path} holds no card.json; train it with `{command}`, "
-                "or set --config.train_missing_teachers=True"
+        source = entry.get("config", "")
+        command = f"python -m amalgam_tf.bin.train --config={source} --workdir={folder}"
+        if not source or not config.train_missing_teachers:
+            mend = (
+                f"train it with `{command}` (and the same data), or set --config.train_missing_teachers=True"
+                if source
+                else "correct the path"
             )
-        teacher = load_config(entry.config)
+            raise UserError(f"teacher {name} is missing: {folder} holds no card.json; {mend}")
+        teacher = load_config(source)
         teacher.seed, teacher.data, teacher.precision = config.seed, config.data, config.precision
         if config.student.weights not in ("none", "teacher"):
             teacher.model.weights = config.student.weights  # teachers and student start alike (A20)
-        _run_one(teacher, Path(entry.path), strategy)
+        _run_one(teacher, folder, strategy, command)
 
 
-def _run_one(config: Any, workdir: Path, strategy: str) -> dict[str, Any]:
+def _run_one(config: Any, workdir: Path, strategy: str, command: str) -> dict[str, Any]:
     import keras
 
     from amalgam_tf import published, report
@@ -80,21 +89,27 @@ def _run_one(config: Any, workdir: Path, strategy: str) -> dict[str, Any]:
     with strategies.by_name(strategy).scope(), Run(workdir, plain) as run:
         run.say(f"{config.method} -> {workdir}")
         results = method.train(config, run)
-        seconds = run.decide("seconds", run.seconds)
         record = {
             "seed": config.seed,
             "published_row": config.published_row,
             "config": fingerprint(plain),
-            "command": config.command,
+            "command": command or config.command,
             "commit": _commit(),
             "precision": config.precision,
-            "hardware": f"{os.cpu_count()} x {platform.machine()} CPU",
-            "seconds": round(seconds, 1),
+            "hardware": _hardware(),
+            "seconds": round(run.decide("seconds", run.seconds), 1),
         }
         run.finish({**record, **results})
         report.write(run.workdir)
         run.say(report.summary(run.workdir))
     return results
+
+
+def _hardware() -> str:
+    import tensorflow as tf
+
+    gpus = [tf.config.experimental.get_device_details(d).get("device_name", "GPU") for d in tf.config.list_physical_devices("GPU")]
+    return ", ".join(gpus) or f"{os.cpu_count()} x {platform.machine()} CPU"
 
 
 def _commit() -> str:

@@ -22,8 +22,8 @@ Equations
     Eq. 3   models.blocks.BlockNet.run      F^k = A^k(F^{k-1}), O = fc(F^B)
     Eq. 4   models.adapters.ChannelFilter   F_un^k = f_n^k(F_u^k)
     Eq. 6   branching.entangle              O_un = fc_n o A_n^B o ... o A_n^{k+1} (F_un^k)
-    Eq. 7   customised_losses               (1 / |C|) sum_n sum_i CE(O_n^i, O_un^i)
-    Eq. 8   customised_losses               |C| = sum_n |C_n|: one value a stream, then their mean
+    Eq. 7   customised_losses               CE(O_n^i, O_un^i) of every stream; total: (1 / |C|) sum_n sum_i
+    Eq. 8   total                           |C| = sum_n |C_n|, the number of streams
     Eq. 9   choice.branch_points            S_n^i = argmin_k L_n^i(k)
     Eq. 10  regroup                         T^1..T^S -> f_n^S -> A_n^{S+1}..A_n^B -> fc_n^i
 
@@ -32,11 +32,14 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     A7   gate of the filter: `two_sigmoid` starts as the identity and measured best; `sigmoid` is the paper-literal preset
          `paper`; `linear` for tests. Switch `filter.gate`, `filter.reduction`, `filter.bias`.
     A8   soft targets (eq. 7). Switch `targets=hard`.
-    A9   blocks are residual units or stages, the stem belongs to the first: the teachers' own cut (their card).
+    A9   blocks are those the teachers were cut into (their card), the stem belongs to the first. The paper's are residual units
+         (`model.granularity=unit`, preset `paper`); our default is stages, four times cheaper.
     A10  L(k) is one inference pass over held-out unlabelled images after block k. Switch `branch.split=train`.
     A11  one student for all teachers: their losses are trained jointly.
-    A12  tasks of one teacher that leave at one block share filter and tail. Switch `branch.share=per_task`.
-    A13  fine-tuning: soft targets again, all weights, best held-out loss kept. Switch `finetune.trainable`.
+    A12  tasks of one teacher that leave at one block share filter and tail. Switch `branch.share=per_task` gives every task a tail
+         of its own behind the common filter f_n^S.
+    A13  fine-tuning: soft targets again, all weights; the start or the epoch of the best held-out loss is kept. Switch
+         `finetune.trainable`.
     A14  frozen blocks and teachers use stored batch-norm statistics; the trained block uses `block.batchnorm`
          (`batch`; `frozen` for ImageNet starts); fine-tuning `finetune.batchnorm`.
     A15  gradients are taken for T^k and f^k only and pass through the frozen tails.
@@ -46,12 +49,15 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     Softmax tasks are amalgamated by the same rule with softmax cross-entropy (the paper has binary tasks only).
 
 Not implemented
-    Eq. 5 (feature distance; the paper replaces it by eq. 7). One schedule over all blocks (A6). Branch statistics from the
-    training average (A10).
+    Eq. 5 (feature distance; the paper replaces it by eq. 7). Other unlabelled images than the train split's (A3). One schedule
+    over all blocks (A6). DenseNet (A9). Branch statistics from the training average (A10). Groups for COCO (A16). Table rows b1..b4
+    with all tasks at one stage's end (A17). COCO and its top-3 metrics (A18). The test curve of fig. 3 (every k branched and
+    measured). Branch rules other than argmin.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -63,12 +69,14 @@ from amalgam_tf import tasks as task_lists
 from amalgam_tf.branching import Branched, Tail, entangle, mean_over, teacher_tail
 from amalgam_tf.data import pipeline
 from amalgam_tf.data.transforms import Preprocessing
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models.adapters import ChannelFilter
 from amalgam_tf.models.blocks import BlockNet, named_variables, parameters
-from amalgam_tf.teachers import Pool, Stream, Student, Teacher, in_precision
+from amalgam_tf.models.resnet import check_start
+from amalgam_tf.tasks import Task
+from amalgam_tf.teachers import Pool, Stream, Student, Teacher, in_precision, teacher_folder
 from amalgam_tf.training.loop import Run
-from amalgam_tf.training.phase import Phase, Update
+from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
 
 Filters = Mapping[tuple[str, str], ChannelFilter]  # (block, teacher) -> f_n^k
 Recorded = Mapping[str, Mapping[str, Mapping[str, float]]]  # block -> stream -> {"loss", "divergence"}
@@ -94,10 +102,16 @@ class Setting:
     preprocessing: Preprocessing
     targets: Mapping[str, Mapping[str, np.ndarray]]
 
+    def fingerprint(self) -> str:
+        """Over teachers and all images: a run that goes on with others would mix two experiments."""
+        images = [self.images.fingerprint("train"), self.images.fingerprint("held_out"), self.images.test.fingerprint]
+        return "/".join([*(t.card["sha256"][:16] for t in self.teachers), *images])
+
 
 # -- the algorithm ----------------------------------------------------------------------------------------------------
 def amalgamate(setting: Setting, run: Run) -> Branched:
     """Algorithm 1 of the paper, line by line (numbers as printed there; the teachers' outputs of line 2 are in `setting`)."""
+    run.decide("inputs", dict, of=setting.fingerprint())
     student = start_student(setting, run)  # (1) T and the filters f
     filters = start_filters(setting, student, run)
     run.track(student.named_variables("student"))
@@ -111,7 +125,10 @@ def amalgamate(setting: Setting, run: Run) -> Branched:
             lambda k=k: block_losses(setting, student, k, filters),
             of=setting.images.fingerprint(setting.config.branch.split),
         )
-        run.say(f"  block {block}: held-out divergence " + "  ".join(f"{s} {v['divergence']:.4f}" for s, v in recorded[block].items()))
+        run.say(
+            f"  block {block}: {setting.config.branch.split} divergence "
+            + "  ".join(f"{s} {v['divergence']:.4f}" for s, v in recorded[block].items())
+        )
     # (11) end
 
     branches = run.decide("branches", lambda: choose_branches(recorded, setting.streams))  # (12) S_n^i
@@ -211,8 +228,6 @@ def finetune_phase(setting: Setting, branched: Branched, branches: Mapping[str, 
         "trunk": branched.trunk.weights(),
         "tails": branched.tail_weights(),
     }
-    if settings.trainable not in trained:
-        raise UserError(f"unknown finetune.trainable {settings.trainable!r}: choose {', '.join(trained)}")
 
     def each(pixels, targets, training):
         logits = branched.run(setting.preprocessing(pixels), training=training)
@@ -270,9 +285,9 @@ def block_losses(setting: Setting, student: BlockNet, k: int, filters: Filters) 
 class Images:
     """The run's pixels: unlabelled train and held-out images, and the test part with its truth."""
 
-    def __init__(self, config: Any, size: int, tasks: Sequence[str]):
+    def __init__(self, config: Any, size: int, tasks: Sequence[Task]):
         parts, self.cache = data.parts(config.data), data.cache_dir(config.data)
-        self.test = parts.test.only(tasks)
+        self.test = parts.test.truth_for(tasks)
         self.unlabelled = {"train": parts.train.unlabelled(), "held_out": parts.held_out.unlabelled()}
         self.pixels = {part: pipeline.pixels(e, size, self.cache) for part, e in self.unlabelled.items()}
         self.test_pixels = pipeline.pixels(self.test, size, self.cache)
@@ -289,7 +304,7 @@ def teacher_targets(streams: Sequence[Stream], teachers: Sequence[Teacher], imag
     """Line (2): O_n^i as logits, computed once: stream -> [views, n, outputs]; only the plain view of the held-out part."""
     views, outputs = (images.views if part == "train" else 1), {}
     for t in teachers:
-        key = f"{t.card['sha256']}/{t.preprocessing}/{images.fingerprint(part)}/{keras.config.dtype_policy().name}/logits"
+        key = f"{t.card['sha256']}/{t.preprocessing}/{images.unlabelled[part].images_key}/{keras.config.dtype_policy().name}/logits"
         outputs[t.name] = pipeline.cached_outputs(
             tf.function(t.logits, autograph=False), images.pixels[part], views=views, key=key, cache_dir=images.cache
         )
@@ -350,7 +365,9 @@ def check_alike(teachers: Sequence[Teacher]) -> None:
 # -- from config to results -------------------------------------------------------------------------------------------
 def train(config: Any, run: Run) -> dict[str, Any]:
     """Amalgamates the student of a config, saves it to `workdir/student` and returns the results."""
-    setting = prepare(config)
+    setting = prepare(config, run.workdir)
+    for note in foreign_data(setting):
+        run.say(note)
     branched = amalgamate(setting, run)
 
     card = {"name": "student", "teachers": {t.name: t.card["sha256"] for t in setting.teachers}, "recipe": config.to_dict()}
@@ -371,6 +388,7 @@ def train(config: Any, run: Run) -> dict[str, Any]:
         "tasks": [t.name for t in branched.tasks],
         "teachers": {t.name: [s.task.name for s in setting.streams if s.teacher == t.name] for t in setting.teachers},
         "branches": run.decided("branches"),
+        "branch_split": config.branch.split,
         "block_losses": {block: run.decided(f"block_losses/{block}") for block in setting.teachers[0].net.names[:-1]},
         "test": test,
         "sizes": {
@@ -381,20 +399,52 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     }
 
 
-def prepare(config: Any) -> Setting:
-    """Loads the teachers, resolves the wanted tasks, reads the images and computes the teachers' outputs once."""
+def prepare(config: Any, workdir: Path = Path()) -> Setting:
+    """Loads the teachers, resolves the wanted tasks, reads the images and computes the teachers' outputs once.
+
+    Raises:
+        UserError: a misspelt choice, before anything is read; whatever teachers, tasks or data find wrong.
+    """
+    check_choices(config)
     policy = keras.config.dtype_policy().name
-    loaded = [Teacher.load(spec["path"], name) for name, spec in config.teachers.items()]
-    pool = Pool(loaded if policy == "float32" else [in_precision(t, policy) for t in loaded])
+    pool = Pool([in_precision(Teacher.load(teacher_folder(spec.path, workdir), name), policy) for name, spec in config.teachers.items()])
     streams = pool.resolve(task_lists.parse(config.tasks))
     teachers = tuple(t for t in pool.teachers.values() if any(s.teacher == t.name for s in streams))
     check_alike(teachers)
     size = teachers[0].preprocessing.size
-    images = Images(config, size, list(dict.fromkeys(s.task.name for s in streams)))
+    images = Images(config, size, list({s.task.name: s.task for s in streams}.values()))
     own = config.student.normalise
     preprocessing = Preprocessing.named(own, size) if own else teachers[0].preprocessing
     targets = {part: teacher_targets(streams, teachers, images, part) for part in ("train", "held_out")}
     return Setting(config, streams, teachers, images, preprocessing, targets)
+
+
+def check_choices(config: Any) -> None:
+    """Every choice that is a word, checked before the first step.
+
+    Raises:
+        UserError: an unknown word, or a start that cannot train well.
+    """
+    one_of("targets", config.targets, ("soft", "hard"))
+    one_of("branch.split", config.branch.split, ("held_out", "train"))
+    one_of("branch.share", config.branch.share, ("per_teacher_block", "per_task"))
+    one_of("finetune.trainable", config.finetune.trainable, ("all", "trunk", "tails"))
+    for section in ("block", "finetune"):
+        one_of(f"{section}.batchnorm", config[section].batchnorm, BATCH_NORMS)
+    check_start("student.weights", config.student.weights, "block.batchnorm", config.block.batchnorm, config.student.normalise)
+
+
+def foreign_data(setting: Setting) -> list[str]:
+    """A sentence for every teacher whose own recipe split the data otherwise: its training images may be among the test images."""
+    here = {k: v for k, v in setting.config.data.items() if k not in ("root", "cache_dir")}
+    notes = []
+    for t in setting.teachers:
+        there = t.card.get("recipe", {}).get("data", here)
+        if different := sorted(k for k in here if there.get(k, here[k]) != here[k]):
+            notes.append(
+                f"note: teacher {t.name} was trained with other data settings ({', '.join(different)}): it may have seen the test images"
+            )
+    return notes
 
 
 def measured_on_test(branched: Branched, setting: Setting) -> dict[str, Any]:

@@ -205,6 +205,12 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.\-]", "_", name)
 
 
+def policies(net: BlockNet) -> set[str]:
+    """Names of the dtype policies of all layers but the dense ones, which stay float32 in every precision."""
+    layers_of = [layer for name in net.names for layer in net.block(name)._flatten_layers(include_self=False)]
+    return {x.dtype_policy.name for x in layers_of if not isinstance(x, layers.InputLayer | layers.Dense)}
+
+
 def rebuilt(
     model: keras.Model, *, name: str | None = None, width: float = 1.0, synchronized: bool = False, policy: str | None = None
 ) -> keras.Model:

@@ -75,6 +75,27 @@ def classifier(
     return BlockNet.cut(model, list(ends.values()), [*ends, "head"])
 
 
+def check_start(key: str, weights: str, batchnorm_key: str, batchnorm: str, normalise: str) -> None:
+    """Refuses starts that train silently but badly.
+
+    Args:
+        key: config key of the weights, for the sentence.
+        weights: `none`, `imagenet`, `teacher` or a file.
+        batchnorm_key: config key of the statistics.
+        batchnorm: `batch` or `frozen`.
+        normalise: name of the input normalisation; "" if it comes from elsewhere.
+
+    Raises:
+        UserError: a random start with frozen statistics, or ready weights with an input they were not made for.
+    """
+    if weights == "none" and batchnorm == "frozen":
+        raise UserError(
+            f"{key}=none starts from random weights, whose stored batch-norm statistics mean nothing: set {batchnorm_key}=batch"
+        )
+    if weights not in ("none", "teacher") and normalise not in ("", "caffe"):
+        raise UserError(f"{key}={weights} expects its input normalised as caffe (BGR minus mean), not {normalise}: set normalise=caffe")
+
+
 def _application(name: str, input_size: int, width: float, weights: str) -> keras.Model:
     if width != 1 and weights != "none":
         raise UserError(f"ready weights fit {name} only at width 1, not {width}: set width=1 or weights=none")

@@ -25,7 +25,7 @@ from amalgam_tf.training.journal import Journal
 from amalgam_tf.training.phase import Batch, Phase, Update
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Ctrl-C was pressed; the state is saved."""
 
 
@@ -179,6 +179,8 @@ class Run:
     def _train(self, phase: Phase, step: Callable[[Batch], dict[str, tf.Tensor]]) -> None:
         begin, window, clock = self.progress.step, [], time.monotonic()
         batches = self._batches(phase, begin)
+        if phase.keep_best and begin == 0:
+            self._validate(phase)  # training may only make it worse: the start is a candidate too
         with _Interrupts() as interrupts:
             for done in range(begin + 1, phase.steps + 1):
                 window.append(step(next(batches)))
@@ -219,6 +221,10 @@ class Run:
         if phase.validate is None:
             return
         values = {k: float(v) for k, v in phase.validate().items()}
+        if bad := [k for k, v in values.items() if not math.isfinite(v)]:
+            raise UserError(
+                f"{phase.name}: held-out {bad[0]} is {values[bad[0]]} at step {self.progress.step}: lower optimizer.learning_rate"
+            )
         self.journal.measure(self.progress.total, phase.name, self.progress.step, {f"held_out/{k}": v for k, v in values.items()})
         if phase.keep_best is None:
             return

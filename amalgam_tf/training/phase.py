@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+BATCH_NORMS = ("batch", "frozen")  # statistics that a trained network uses: those of the batch, or the stored ones
 Batch = dict[str, tf.Tensor]
 Measurements = dict[str, tf.Tensor]
 

@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}): restore it, or delete it to compute it again") from error
+        raise UserError(f"{path} is not readable JSON ({error}): restore it from a copy, or start again in a new --workdir") from error
 
 
 def check_format(data: Mapping[str, Any], path: Path) -> None:

@@ -55,3 +55,23 @@ def test_mistakes_found_later_are_one_sentence_and_exit_2(tmp_path):
 def test_missing_model_is_one_sentence(tmp_path):
     code, _, errors, _ = call("export", f"--model={tmp_path}")
     assert code == 2 and "holds no card.json" in errors and len(errors.splitlines()) == 1
+
+
+def test_ctrl_c_saves_and_exits_130(tmp_path):
+    """In the middle of training: one line, and the same command goes on."""
+    import signal
+    import time
+
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    flags = ["--config=configs/quickstart.py:teacher1,smoke", f"--workdir={tmp_path}", "--config.epochs=400", "--config.log_every_steps=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "amalgam_tf.bin.train", *flags], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.startswith("interrupted: stopped at step") and "Traceback" not in errors
+    assert list((tmp_path / "checkpoints").glob("*.npz"))

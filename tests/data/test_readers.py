@@ -69,3 +69,46 @@ def test_unknown_reader_and_missing_root():
         data.load(section("imagenet", "x"), "train")
     with pytest.raises(UserError, match="data.root is not set"):
         data.load(section("voc", ""), "train")
+
+
+def test_rows_of_a_csv_by_split_column(rendered, tmp_path):
+    rows = (rendered / "folder" / "train.csv").read_text().splitlines()
+    names = rows[0].split(",")
+    keep = [i for i, n in enumerate(names) if n in ("path", "sphere")]
+    lines = ["path,sphere,split"] + [
+        ",".join([r.split(",")[i] for i in keep] + ["val" if k % 3 == 0 else "train"]) for k, r in enumerate(rows[1:])
+    ]
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    (tmp_path / "train").symlink_to(rendered / "folder" / "train")
+    parts = data.parts(section("folder", tmp_path, train="all.csv:train", test="all.csv:val"))
+    assert len(parts.test) == 4 and len(parts.train) + len(parts.held_out) == 8
+
+
+def test_images_in_both_splits_are_refused(rendered):
+    with pytest.raises(UserError, match="12 images stand in both"):
+        data.parts(section("folder", rendered / "folder", train="train", test="train"))
+
+
+def test_same_names_in_another_folder_are_other_pixels(tmp_path):
+    """The cache of decoded pixels is keyed by where files are and when they changed, not by their names."""
+    from PIL import Image
+
+    from amalgam_tf.data import folder, pipeline
+
+    values = []
+    for name, grey in (("one", 0), ("two", 255)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((8, 8, 3), grey, np.uint8)).save(tmp_path / name / "0.bmp")
+        values.append(pipeline.pixels(folder.load(path=tmp_path / name), 8, tmp_path / "cache").mean())
+    assert values == [0, 255]
+
+
+def test_classes_in_another_order_are_refused():
+    from amalgam_tf.tasks import Task
+
+    examples = data.load(section("scenes", "", train_count=4), "train")
+    shape = next(t for t in examples.tasks if t.name == "shape")
+    examples.truth_for([shape])
+    turned = Task("shape", kind="category", labels=shape.labels[::-1], head="softmax")
+    with pytest.raises(UserError, match="same order"):
+        examples.truth_for([turned])

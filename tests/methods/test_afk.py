@@ -136,7 +136,9 @@ class TestEquations:
 class TestUpdates:
     @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
     def test_each_phase_changes_exactly_what_it_declares_and_no_teacher(self, pool, tmp_path, batch_norm, monkeypatch):
-        config = afk_config(pool, block__batchnorm=batch_norm, finetune__batchnorm=batch_norm, filter__gate="sigmoid")
+        config = afk_config(
+            pool, block__batchnorm=batch_norm, finetune__batchnorm=batch_norm, filter__gate="sigmoid", student__weights="teacher"
+        )
         setting = afk.prepare(config)
         of_teachers = {k: v for t in setting.teachers for k, v in t.net.named_variables(t.name).items()}
         before_all, checked = state.values_digest(of_teachers), []
@@ -168,7 +170,19 @@ class TestUpdates:
             )
             phase = afk.finetune_phase(setting, branched, dict.fromkeys(map(str, setting.streams), "b2"), run)
         of_trunk = {id(v) for v in branched.trunk.weights()}
-        assert {id(v) in of_trunk for v in phase.variables} == {trainable == "trunk"}
+        assert {id(v) in of_trunk for v in phase.updates[0].trains} == {trainable == "trunk"}
+
+    def test_tasks_with_tails_of_their_own_can_be_finetuned(self, pool, tmp_path):
+        """Their common filter is trained once."""
+        _, branched, _ = amalgamate(afk_config(pool, branch__share="per_task"), tmp_path / "run")
+        assert len(branched.unique_tails) == 5
+        assert len({id(v) for v in branched.tail_weights()}) == len(branched.tail_weights())
+
+    def test_finetuning_that_only_hurts_ends_where_it_began(self, pool, tmp_path):
+        config = afk_config(pool, finetune__optimizer__learning_rate=3.0, student__weights="teacher")
+        with Run(tmp_path / "run", config.to_dict()) as run:
+            results = afk.train(config, run)
+        assert results["test"]["student"] == results["test"]["student_before_finetune"]
 
     def test_hard_targets_are_not_soft_targets(self, pool, tmp_path):
         runs = [amalgamate(afk_config(pool, targets=t, finetune__epochs=0.0), tmp_path / t)[2] for t in ("soft", "hard")]
@@ -217,6 +231,41 @@ class TestDecisions:
         _, branched, book = amalgamate(afk_config(entries, "slab,cone,box"), tmp_path / "run")
         assert sorted(t.name for t in branched.tasks) == ["box", "cone", "slab"]
         assert set(book["branches"]["value"]) == {"box@A", "cone@B", "slab@C"}
+
+    def test_a_pin_beside_all_tasks(self, tmp_path):
+        entries = save_pool(tmp_path / "pool", {"A": ("sphere", "box"), "B": ("sphere", "cone")})
+        assert [str(s) for s in afk.prepare(afk_config(entries, "*,sphere@B")).streams] == ["box@A", "sphere@B", "cone@B"]
+
+    def test_another_teacher_in_the_same_place_is_refused_on_resume(self, pool, tmp_path):
+        config = afk_config(pool, finetune__epochs=0.0)
+        amalgamate(config, tmp_path / "run")
+        teacher("A", POOL["A"], seed=77).save(tmp_path / "pool" / "A")
+        with pytest.raises(UserError, match="decided from other data"):
+            amalgamate(config, tmp_path / "run")
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("targets", "hrad"),
+            ("branch__split", "val"),
+            ("branch__share", "per-task"),
+            ("finetune__trainable", "al"),
+            ("block__batchnorm", "btach"),
+        ],
+    )
+    def test_misspelt_choices_are_found_before_anything_is_read(self, key, value):
+        config = afk_config({"A": {"path": "nowhere", "config": ""}}, **{key: value})
+        with pytest.raises(UserError, match=f"unknown {key.replace('__', '.')} '{value}'"):
+            afk.prepare(config)
+
+    def test_random_start_with_stored_statistics_is_refused(self, pool):
+        with pytest.raises(UserError, match="set block.batchnorm=batch"):
+            afk.prepare(afk_config(pool, block__batchnorm="frozen"))
+
+    @pytest.mark.parametrize("name", ["student", "a/b", "a@b"])
+    def test_teacher_names_that_would_get_in_the_way(self, name):
+        with pytest.raises(UserError, match="cannot be called"):
+            pools.Pool([teacher(name, ("sphere",), seed=0)])
 
     def test_unneeded_teachers_are_left_alone(self, pool):
         assert [t.name for t in afk.prepare(afk_config(pool, "cone")).teachers] == ["B"]

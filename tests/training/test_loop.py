@@ -155,7 +155,7 @@ class TestVariables:
 
 class TestPhase:
     def test_keep_best_restores_the_best_weights(self, tmp_path):
-        net, losses, seen = small_net(), iter([3.0, 1.0, 2.0]), []
+        net, losses, seen = small_net(), iter([9.0, 3.0, 1.0, 2.0]), []
 
         def validate():
             seen.append(state.values_digest(net.named_variables("n")))
@@ -165,7 +165,21 @@ class TestPhase:
             run.track(net.named_variables("n"))
             run.phase(phase(net, validate=validate, validate_every_steps=2, keep_best="loss"))
         digest = state.values_digest({k: v for k, v in net.named_variables("n").items()})
-        assert len(set(seen)) == 3 and digest == seen[1]
+        assert len(set(seen)) == 4 and digest == seen[2]
+
+    def test_training_that_only_hurts_ends_where_it_began(self, tmp_path):
+        net, losses = small_net(), iter([1.0, 2.0, 3.0, 4.0])
+        before = state.values_digest(net.named_variables("n"))
+        with Run(tmp_path, {}) as run:
+            run.track(net.named_variables("n"))
+            run.phase(phase(net, validate=lambda: {"loss": next(losses)}, validate_every_steps=2, keep_best="loss"))
+        assert state.values_digest(net.named_variables("n")) == before
+
+    def test_held_out_loss_that_is_not_finite_stops(self, tmp_path):
+        net = small_net()
+        with Run(tmp_path, {}) as run, pytest.raises(UserError, match="held-out loss is nan at step 6"):
+            run.track(net.named_variables("n"))
+            run.phase(phase(net, validate=lambda: {"loss": float("nan")}))
 
     def test_not_finite_stops_with_the_step_range(self, tmp_path):
         net = small_net()
