@@ -1,5 +1,6 @@
 """Every config: documented, loadable, existing published row, known tasks, and a smoke run of each method."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,10 @@ import sys
 import pytest
 
 from amalgam_tf import published
+from amalgam_tf.data import scenes, voc
+from amalgam_tf.errors import UserError
 from amalgam_tf.methods import METHODS, load_config
+from amalgam_tf.tasks import parse
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py") if p.name not in ("common.py", "__init__.py"))
@@ -36,6 +40,24 @@ def test_loads_plain_and_as_smoke(path):
         if config.published_row:
             published.row(config.published_row)
     assert config.data.reader == "scenes"  # the smoke run needs no download
+
+
+def accepted():
+    """(config, argument) for every argument that a config takes."""
+    for path in CONFIGS:
+        for word in ("teacher1", "teacher2", "student", "paper"):
+            with contextlib.suppress(UserError):
+                load_config(f"{ROOT / path}:{word}")
+                yield path, word
+
+
+@pytest.mark.parametrize(("path", "word"), accepted())
+def test_named_tasks_exist_in_the_data(path, word):
+    config = load_config(f"{path}:{word}")
+    known = {"voc": voc.CLASSES, "scenes": [t.name for t in scenes.TASKS]}[config.data.reader]
+    assert {w.task for w in parse(config.tasks)} <= {*known, "*"}
+    for entry in config.get("teachers", {}).values():
+        assert load_config(entry.config).method == "teacher"
 
 
 def binary(name, *flags):
