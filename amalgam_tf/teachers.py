@@ -219,6 +219,24 @@ def in_precision(teacher: Teacher, policy: str) -> Teacher:
     return Teacher(teacher.name, BlockNet(blocks), teacher.tasks, teacher.preprocessing, teacher.card)
 
 
+def foreign_data(teachers: Sequence[Teacher], options: Mapping[str, Any]) -> list[str]:
+    """A sentence for every teacher whose own recipe split the data otherwise: it may have been trained on the test images.
+
+    Args:
+        teachers: with or without a recipe in their cards.
+        options: the `data` section of the run that is going to use them.
+    """
+    notes = []
+    for t in teachers:
+        there = t.card.get("recipe", {}).get("data", {})
+        different = [k for k, v in options.items() if k not in ("root", "cache_dir") and there.get(k, v) != v]
+        if different:
+            notes.append(
+                f"note: teacher {t.name} was trained with other data settings ({', '.join(different)}): it may have seen the test images"
+            )
+    return notes
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 def find_card(folder: Path) -> Path | None:
     """The card in a folder, or in the `teacher` or `student` folder of a run's workdir."""

@@ -74,7 +74,7 @@ from amalgam_tf.models.adapters import ChannelFilter
 from amalgam_tf.models.blocks import BlockNet, named_variables, parameters
 from amalgam_tf.models.resnet import check_start
 from amalgam_tf.tasks import Task
-from amalgam_tf.teachers import Pool, Stream, Student, Teacher, in_precision, teacher_folder
+from amalgam_tf.teachers import Pool, Stream, Student, Teacher, foreign_data, in_precision, teacher_folder
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
 
@@ -366,7 +366,7 @@ def check_alike(teachers: Sequence[Teacher]) -> None:
 def train(config: Any, run: Run) -> dict[str, Any]:
     """Amalgamates the student of a config, saves it to `workdir/student` and returns the results."""
     setting = prepare(config, run.workdir)
-    for note in foreign_data(setting):
+    for note in foreign_data(setting.teachers, config.data):
         run.say(note)
     branched = amalgamate(setting, run)
 
@@ -432,19 +432,6 @@ def check_choices(config: Any) -> None:
     for section in ("block", "finetune"):
         one_of(f"{section}.batchnorm", config[section].batchnorm, BATCH_NORMS)
     check_start("student.weights", config.student.weights, "block.batchnorm", config.block.batchnorm, config.student.normalise)
-
-
-def foreign_data(setting: Setting) -> list[str]:
-    """A sentence for every teacher whose own recipe split the data otherwise: its training images may be among the test images."""
-    here = {k: v for k, v in setting.config.data.items() if k not in ("root", "cache_dir")}
-    notes = []
-    for t in setting.teachers:
-        there = t.card.get("recipe", {}).get("data", here)
-        if different := sorted(k for k in here if there.get(k, here[k]) != here[k]):
-            notes.append(
-                f"note: teacher {t.name} was trained with other data settings ({', '.join(different)}): it may have seen the test images"
-            )
-    return notes
 
 
 def measured_on_test(branched: Branched, setting: Setting) -> dict[str, Any]:

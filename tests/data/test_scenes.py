@@ -102,7 +102,7 @@ def test_rays_end_on_the_surface_and_miss_only_what_is_not_there(shape):
 @given(st.sampled_from(sorted(DIMS)), st.integers(0, 10**6))
 def test_a_resting_body_touches_the_floor(shape, seed):
     rotation = _turned(seed)
-    p = np.random.default_rng(seed).uniform(-0.8, 0.8, (3, 20000))
+    p = np.random.default_rng(seed).uniform(-0.8, 0.8, (3, 200_000))
     inside = _field(shape, DIMS[shape], p) < 0
     lowest = (rotation @ p[:, inside])[2].min() + solids.rest_height(shape, DIMS[shape], rotation)
     assert 0 <= lowest < 0.12  # random points come near the lowest one, never below

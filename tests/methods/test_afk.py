@@ -18,6 +18,7 @@ from amalgam_tf.models.adapters import ChannelFilter
 from amalgam_tf.tasks import Task, parse
 from amalgam_tf.training import state
 from amalgam_tf.training.loop import Run
+from configs import common
 from tests.methods.helpers import SIZE, afk_config, save_pool, teacher
 
 POOL = {"A": ("sphere", "box"), "B": ("cone", "torus", "slab")}
@@ -266,6 +267,14 @@ class TestDecisions:
     def test_teacher_names_that_would_get_in_the_way(self, name):
         with pytest.raises(UserError, match="cannot be called"):
             pools.Pool([teacher(name, ("sphere",), seed=0)])
+
+    def test_teachers_that_may_have_seen_the_test_images_are_named(self):
+        same, other = teacher("A", ("sphere",), seed=0), teacher("B", ("box",), seed=1)
+        here = common.scenes()
+        same.card["recipe"] = {"data": {**here.to_dict(), "root": "elsewhere"}}
+        other.card["recipe"] = {"data": {**here.to_dict(), "hold_out_seed": 9}}
+        (note,) = pools.foreign_data([same, other], here)
+        assert "teacher B" in note and "hold_out_seed" in note
 
     def test_unneeded_teachers_are_left_alone(self, pool):
         assert [t.name for t in afk.prepare(afk_config(pool, "cone")).teachers] == ["B"]
