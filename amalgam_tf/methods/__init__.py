@@ -85,7 +85,7 @@ def _run_one(config: Any, workdir: Path, strategy: str, command: str) -> dict[st
         published.row(config.published_row)  # a misspelt row must not cost a finished run
     keras.config.set_dtype_policy(config.precision)
     method = importlib.import_module(f"amalgam_tf.methods.{config.method}")
-    plain = config.to_dict()
+    plain, commit = config.to_dict(), _commit()  # of the code that runs: a long run may outlive the checkout
     with strategies.by_name(strategy).scope(), Run(workdir, plain) as run:
         run.say(f"{config.method} -> {workdir}")
         results = method.train(config, run)
@@ -94,7 +94,7 @@ def _run_one(config: Any, workdir: Path, strategy: str, command: str) -> dict[st
             "published_row": config.published_row,
             "config": fingerprint(plain),
             "command": command or config.command,
-            "commit": _commit(),
+            "commit": commit,
             "precision": config.precision,
             "hardware": _hardware(),
             "seconds": round(run.decide("seconds", run.seconds), 1),

@@ -29,8 +29,8 @@ Equations
 
 Choices the paper leaves open, and deviations (ids of the project's spec)
     A6   one optimizer and one full schedule per block. Switch `block.optimizer`, `block.epochs`.
-    A7   gate of the filter: `two_sigmoid` starts as the identity and measured best; `sigmoid` is the paper-literal preset
-         `paper`; `linear` for tests. Switch `filter.gate`, `filter.reduction`, `filter.bias`.
+    A7   gate of the filter: `two_sigmoid` starts as the identity; it and `linear` measured alike and better than `sigmoid`
+         (results/README.md), which is the paper-literal preset `paper`. Switch `filter.gate`, `filter.reduction`, `filter.bias`.
     A8   soft targets (eq. 7). Switch `targets=hard`.
     A9   blocks are those the teachers were cut into (their card), the stem belongs to the first. The paper's are residual units
          (`model.granularity=unit`, preset `paper`); our default is stages, four times cheaper.
