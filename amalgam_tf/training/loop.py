@@ -148,12 +148,14 @@ class Run:
         }
         self.track(slots)
         self._check_tracked(phase)
-        self._train(phase, step_function(phase.updates, made, self.strategy))
+        interrupted = self._train(phase, step_function(phase.updates, made, self.strategy))
         self._restore_best(phase)
         self.checkpoints.forget(slots)
         self.progress.finished.append(phase.name)
         self.progress.phase, self.progress.step = "", 0
         self._save()
+        if interrupted:  # in the very last step
+            raise Interrupted(f"stopped behind {phase.name}; the same command goes on from there")
 
     def finish(self, results: dict[str, Any]) -> None:
         """Writes results.json."""
@@ -176,7 +178,8 @@ class Run:
                 f"phase {phase.name!r} changes variables that no checkpoint holds: {lost[:5]}; call run.track on their network"
             )
 
-    def _train(self, phase: Phase, step: Callable[[Batch], dict[str, tf.Tensor]]) -> None:
+    def _train(self, phase: Phase, step: Callable[[Batch], dict[str, tf.Tensor]]) -> bool:
+        """Does the phase's remaining steps; returns whether Ctrl-C came too late to stop before its end."""
         begin, window, clock = self.progress.step, [], time.monotonic()
         batches = self._batches(phase, begin)
         if phase.keep_best and begin == 0:
@@ -186,7 +189,8 @@ class Run:
                 window.append(step(next(batches)))
                 self.progress.step, self.progress.total = done, self.progress.total + 1
                 validating = done == phase.steps or (phase.validate_every_steps and done % phase.validate_every_steps == 0)
-                saving = interrupts.seen or (done % self._save_every == 0 and done < phase.steps)
+                stopping = interrupts.seen  # read once: Ctrl-C may come between the save and the end of this step
+                saving = stopping or (done % self._save_every == 0 and done < phase.steps)
                 if len(window) == self._log_every or validating or saving:
                     self._log(phase, window, (done - begin) / (time.monotonic() - clock))
                     window = []
@@ -194,8 +198,9 @@ class Run:
                     self._validate(phase)
                 if saving:
                     self._save()
-                if interrupts.seen:
+                if stopping:
                     raise Interrupted(f"stopped at step {done} of {phase.name}; the same command goes on from there")
+        return interrupts.seen
 
     def _batches(self, phase: Phase, begin: int):
         n = self.strategy.num_replicas_in_sync
