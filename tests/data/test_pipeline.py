@@ -318,3 +318,11 @@ class TestPixels:
         with pytest.raises(UserError, match="2.jpg cannot be read"):
             pipeline.pixels(data, 8)
         shutil.rmtree(data.images[2])
+
+
+def test_augmentation_is_drawn_anew_at_every_step():
+    """Over the steps each place of the batch sees both views and other crops."""
+    batches = pipeline.Batches(np.zeros((64, 4, 4, 3), np.uint8), batch_size=16, seed=5, views=2, crop=0.5, size=4)
+    drawn = [batches.at(step) for step in range(12)]
+    assert all(set(place) == {0, 1} for place in np.stack([b["view"] for b in drawn], 1))
+    assert len({b["boxes"].tobytes() for b in drawn}) == 12
