@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import contextlib
 import os
+import runpy
 import sys
 
 from absl import app, flags
@@ -64,3 +65,18 @@ def import_tensorflow(logical_cpus: int = 0) -> None:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+def train() -> None:
+    """Console script `amalgam-train`; as a main module, so that --help shows its text and flags."""
+    runpy.run_module("amalgam_tf.bin.train", run_name="__main__", alter_sys=True)
+
+
+def evaluate() -> None:
+    """Console script `amalgam-evaluate`."""
+    runpy.run_module("amalgam_tf.bin.evaluate", run_name="__main__", alter_sys=True)
+
+
+def export() -> None:
+    """Console script `amalgam-export`."""
+    runpy.run_module("amalgam_tf.bin.export", run_name="__main__", alter_sys=True)

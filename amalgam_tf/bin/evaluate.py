@@ -36,9 +36,5 @@ def main() -> None:
         state.write_json(Path(_OUTPUT.value), result)
 
 
-def console() -> None:
-    app.launch(main)
-
-
 if __name__ == "__main__":
-    console()
+    app.launch(main)

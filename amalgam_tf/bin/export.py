@@ -23,9 +23,5 @@ def main() -> None:
     print(f"SavedModel: {output}  (signatures serve and serve_jpeg; reloaded, largest difference to Keras {difference:.1e})")
 
 
-def console() -> None:
-    app.launch(main)
-
-
 if __name__ == "__main__":
-    console()
+    app.launch(main)

@@ -41,9 +41,5 @@ def main() -> None:
     methods.run(config, _WORKDIR.value, _STRATEGY.value, command)
 
 
-def console() -> None:
-    app.launch(main)
-
-
 if __name__ == "__main__":
-    console()
+    app.launch(main)

@@ -25,6 +25,17 @@ def test_help_answers_without_tensorflow(binary):
     assert code in (0, 1) and "python -m amalgam_tf.bin." in out and not imported  # absl exits 1 after --help
 
 
+@pytest.mark.parametrize("binary", BINARIES)
+def test_console_scripts_help_like_their_modules(binary):
+    """As pyproject.toml names them: the function that an installed `amalgam-*` calls."""
+    assert f'amalgam-{binary} = "amalgam_tf.bin.app:{binary}"' in (ROOT / "pyproject.toml").read_text()
+    script = f"import sys; sys.argv = ['amalgam-{binary}', '--help']; from amalgam_tf.bin import app; app.{binary}()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "python -m amalgam_tf.bin." in done.stdout and ("--workdir" in done.stdout or "--model" in done.stdout)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
