@@ -1,6 +1,6 @@
 """Trains a teacher or a student.
 
-python -m amalgam_tf.bin.train --config=configs/quickstart.py:student --workdir=runs/student --config.tasks=sphere,cube
+python -m amalgam_tf.bin.train --config=configs/quickstart.py:student --workdir=runs/student --config.tasks=sphere,box
 
 The same command again goes on where the last one stopped. Any leaf of the config can be overridden (--config.seed=1).
 """
