@@ -6,6 +6,7 @@ from (seed, step, position in the GLOBAL batch). So a resumed run, and any numbe
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -175,7 +176,7 @@ class Batches:
         """[batch] image indices of a step: a fresh permutation every epoch, nothing dropped."""
         n = len(self.images)
         places = step * self.batch_size + np.arange(self.batch_size)
-        orders = {e: np.random.default_rng([self.seed, 1, int(e)]).permutation(n) for e in np.unique(places // n)}
+        orders = {e: _order(self.seed, int(e), n) for e in np.unique(places // n)}
         return np.array([orders[p // n][p % n] for p in places], np.int32)
 
     def at(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, np.ndarray]:
@@ -212,6 +213,12 @@ class Batches:
         else:
             images = transforms.crop(images, batch.pop("boxes"), self.size)
         return {"images": transforms.flip(images, batch["view"]), **batch}
+
+
+@functools.lru_cache(maxsize=4)  # two epochs meet in a batch, and the next phase has another seed
+def _order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The permutation of an epoch, drawn once and not at every step."""
+    return np.random.default_rng([seed, 1, epoch]).permutation(n)
 
 
 def _boxes(chance: np.ndarray, smallest: float) -> np.ndarray:
