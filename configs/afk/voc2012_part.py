@@ -21,7 +21,7 @@ COMMAND = (
 
 def get_config(argument: str = ""):
     words = common.words(argument, "paper")
-    entries = {n: {"path": f"runs/voc2012_part/{n}", "config": f"configs/teachers/voc2012_part.py:{n}"} for n in ("teacher1", "teacher2")}
+    entries = {n: {"path": f"{{workdir}}/../{n}", "config": f"configs/teachers/voc2012_part.py:{n}"} for n in ("teacher1", "teacher2")}
     config = common.afk(COMMAND, entries, weights="imagenet")
     config.data = common.voc(2012, "train", "val")  # the test split is not public: val is the TEST set here
     config.block.epochs, config.finetune.epochs = 4.0, 3.0
