@@ -15,7 +15,7 @@ import tensorflow as tf
 from amalgam_tf.data import pipeline
 from amalgam_tf.models.blocks import BlockNet, named_variables, safe_name
 from amalgam_tf.tasks import Task
-from amalgam_tf.teachers import Teacher
+from amalgam_tf.teachers import Stream, Teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +103,66 @@ def entangle(features, k: int, adapters: Mapping[str, keras.layers.Layer], teach
         batch norm uses stored statistics.
     """
     return {t.name: tf.cast(t.net.run(adapters[t.name](features), start=k + 1), tf.float32) for t in teachers}
+
+
+def regroup(
+    trunk: BlockNet,
+    adapters: Mapping[tuple[str, str], keras.layers.Layer],
+    teachers: Sequence[Teacher],
+    branches: Mapping[Stream, str],
+    *,
+    per_task: bool = False,
+) -> Branched:
+    """Trunk down to each branch point, then the adapter, a copy of the teacher's rest and its rows (AFK eq. 10).
+
+    Args:
+        trunk: the student's blocks, shared with the result, not copied.
+        adapters: (block, teacher) -> layer between the trunk and the teacher's next block.
+        teachers: whose tails are copied; their blocks have the trunk's names and shapes.
+        branches: stream -> block where it leaves; one stream a task.
+        per_task: a tail for every task; otherwise tasks that leave one teacher at one block share theirs (the same function, AFK A12).
+    """
+    by_name = {t.name: t for t in teachers}
+    groups: dict[tuple[str, str, str], list[Stream]] = {}
+    for stream, block in branches.items():
+        groups.setdefault((stream.teacher, block, stream.task.name if per_task else ""), []).append(stream)
+    tails: dict[str, Tail] = {}
+    for (name, block, own), members in groups.items():
+        label = f"{name}@{block}.{own}".rstrip(".")
+        tail = teacher_tail(by_name[name], block, adapters[block, name], [s.task for s in members], label)
+        tails |= {s.task.name: tail for s in members}
+    return Branched(trunk, {s.task.name: tails[s.task.name] for s in branches})
+
+
+def trunk_costs(trunk: BlockNet, count: Callable[[keras.Model], float]) -> dict[str, float]:
+    """Block -> cost of the trunk up to and including it. `count`: parameters or multiply-adds of a model."""
+    return dict(zip(trunk.names, np.cumsum([count(trunk.block(n)) for n in trunk.names]).tolist(), strict=True))
+
+
+def tail_costs(
+    teacher: Teacher,
+    adapters: Mapping[str, keras.layers.Layer],
+    tasks: Sequence[Task],
+    count: Callable[[keras.Model], float],
+    count_adapter: Callable[[keras.layers.Layer], float],
+) -> dict[str, float]:
+    """Block -> cost of the tail that leaves there, its head cut down to `tasks`.
+
+    Tasks that are spread over several tails share out the rows of the head between them; so the cost of a row is counted in every tail
+    but belongs to one: an upper bound, above the truth by the rows of a dense layer at most.
+
+    Args:
+        teacher: whose rest it is.
+        adapters: block -> layer in front of it.
+        tasks: the rows its heads keep together.
+        count: parameters or multiply-adds of a model.
+        count_adapter: the same of an adapter.
+    """
+    head = sliced_head(teacher.net.block(len(teacher.net) - 1), teacher.rows(t.name for t in tasks), "head")
+    blocks = [count(teacher.net.block(n)) for n in teacher.net.names[:-1]]
+    return {
+        name: float(sum(blocks[i + 1 :]) + count(head) + count_adapter(adapters[name])) for i, name in enumerate(teacher.net.names[:-1])
+    }
 
 
 def mean_over(fn: Callable[..., Mapping[str, tf.Tensor]], images: np.ndarray, *columns: np.ndarray) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """Evaluation: the same metrics for teachers and students, from logits by task; and the sizes of networks."""
 
 from collections.abc import Callable, Mapping, Sequence
+import os
 from pathlib import Path
+import time
 from typing import Any
 
 import keras
@@ -12,7 +14,7 @@ from amalgam_tf import data, teachers
 from amalgam_tf.data import pipeline
 from amalgam_tf.data.examples import Examples
 from amalgam_tf.errors import UserError
-from amalgam_tf.metrics import categorical, multilabel
+from amalgam_tf.metrics import categorical, multilabel, topk
 from amalgam_tf.models.blocks import multiply_adds, parameters
 from amalgam_tf.tasks import Task
 
@@ -48,16 +50,19 @@ def measure(scores: Mapping[str, np.ndarray], tasks: Sequence[Task], truth: Exam
     """Metrics of predicted probabilities.
 
     Returns:
-        `{"per_task": {task: {metric: value}}, "mean": {metric: value}}`. Binary tasks: ap_11pt, ap_all, ap_sklearn,
-        accuracy at 0.5, all_negative_accuracy, prevalence, ...; category tasks: accuracy, balanced_accuracy, majority_rate.
-        Undefined values are None; means are over the binary tasks.
+        `{"per_task": {task: {metric: value}}, "mean": {metric: value}, "top_k": {mode: {metric: value}}}`. Binary tasks: ap_11pt,
+        ap_all, ap_sklearn, accuracy at 0.5, all_negative_accuracy, prevalence, ...; category tasks: accuracy, balanced_accuracy,
+        majority_rate. Undefined values are None; means are over the binary tasks. `top_k`, only with binary tasks: C-P ... O-F1 of the
+        at most three labels an image is given (`metrics.topk`, spec A18).
     """
     binary = [t.name for t in tasks if t.kind == "binary"]
     result = {"per_task": {}, "mean": {}}
     if binary:
-        report = multilabel.report(truth={n: truth.labels[n] for n in binary}, scores={n: scores[n] for n in binary})
+        arrays = {"truth": {n: truth.labels[n] for n in binary}, "scores": {n: scores[n] for n in binary}}
+        report = multilabel.report(**arrays)
         result["mean"] = report.pop("mean")
         result["per_task"] = report
+        result["top_k"] = topk.report(**arrays)
     for task in tasks:
         if task.kind == "category":
             result["per_task"][task.name] = categorical.report(truth=truth.labels[task.name], scores=scores[task.name])
@@ -67,6 +72,42 @@ def measure(scores: Mapping[str, np.ndarray], tasks: Sequence[Task], truth: Exam
 def size_of(model: keras.Model) -> dict[str, float]:
     """Parameters (all scalars, batch-norm statistics included) and FLOPs of one image (2 x multiply-adds of conv and dense)."""
     return {"parameters": parameters(model.variables), "flops": 2 * multiply_adds(model)}
+
+
+def latency(models: Mapping[str, keras.Model], batch: int = 1, repeats: int = 15) -> dict[str, float]:
+    """Milliseconds of one inference call of each model; the models take turns, so that a busy machine slows all alike.
+
+    Args:
+        models: name -> model with a fixed input size.
+        batch: images a call.
+        repeats: rounds; the median counts. Tracing and a warm-up round are left out.
+    """
+    calls = {}
+    for name, model in models.items():
+        x = tf.zeros((batch, *model.inputs[0].shape[1:]), model.inputs[0].dtype)
+        call = tf.function(lambda x, model=model: model(x, training=False), autograph=False)
+        calls[name] = (call, x)
+        call(x)
+    taken = {name: [] for name in models}
+    for _ in range(repeats + 1):
+        for name, (call, x) in calls.items():
+            start = time.perf_counter()
+            tf.nest.map_structure(np.asarray, call(x))
+            taken[name].append(1000 * (time.perf_counter() - start))
+    return {name: round(float(np.median(values[1:])), 3) for name, values in taken.items()}
+
+
+def write_scores(path: Path, scores: Mapping[str, Mapping[str, np.ndarray]], truth: Examples) -> None:
+    """Keeps every probability behind the metrics, for paired comparisons between runs over the same images.
+
+    The .npz holds `ids` [n], `truth/{task}` int8 [n] (1, 0, -1 unknown) and `{network}/{task}` float32 [n] ([n, classes] for categories).
+    """
+    arrays = {"ids": np.array(truth.ids)}
+    arrays |= {f"truth/{t.name}": truth.labels[t.name].astype(np.int8 if t.kind == "binary" else np.int32) for t in truth.tasks}
+    arrays |= {f"{who}/{task}": np.asarray(v, np.float32) for who, of in scores.items() for task, v in of.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    np.savez_compressed(temporary, **arrays)
+    os.replace(temporary, path)
 
 
 def saved(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:

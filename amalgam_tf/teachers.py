@@ -6,7 +6,7 @@ written in the card and nowhere else.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,6 +219,29 @@ def in_precision(teacher: Teacher, policy: str) -> Teacher:
     return Teacher(teacher.name, BlockNet(blocks), teacher.tasks, teacher.preprocessing, teacher.card)
 
 
+def in_blocks(teacher: Teacher, granularity: str) -> Teacher:
+    """The same teacher in other blocks.
+
+    Args:
+        teacher: cut into units or stages.
+        granularity: `stage` (units of a stage joined), `unit` (must be so already), or "" (as it is).
+
+    Raises:
+        UserError: another word, or stages that would have to be cut.
+    """
+    if granularity not in ("", "stage", "unit"):
+        raise UserError(f"unknown granularity {granularity!r}: choose stage or unit, or leave it empty")
+    in_units = all("_" in name for name in teacher.net.names[:-1])
+    if granularity == "unit" and not in_units:
+        raise UserError(
+            f"granularity=unit needs teachers cut into units, but the blocks of {teacher.name} are {', '.join(teacher.net.names)}: "
+            "train it with --config.model.granularity=unit"
+        )
+    if granularity != "stage" or not in_units:
+        return teacher
+    return replace(teacher, net=teacher.net.joined(teacher.net.stages()))
+
+
 def foreign_data(teachers: Sequence[Teacher], options: Mapping[str, Any]) -> list[str]:
     """A sentence for every teacher whose own recipe split the data otherwise: it may have been trained on the test images.
 
@@ -229,7 +252,7 @@ def foreign_data(teachers: Sequence[Teacher], options: Mapping[str, Any]) -> lis
     notes = []
     for t in teachers:
         there = t.card.get("recipe", {}).get("data", {})
-        different = [k for k, v in options.items() if k not in ("root", "cache_dir") and there.get(k, v) != v]
+        different = [k for k, v in options.items() if k not in ("root", "cache_dir", "download") and there.get(k, v) != v]
         if different:
             notes.append(
                 f"note: teacher {t.name} was trained with other data settings ({', '.join(different)}): it may have seen the test images"

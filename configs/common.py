@@ -94,21 +94,52 @@ def paper_teacher(config: ConfigDict) -> ConfigDict:
 
 def afk(command: str, teachers: dict[str, dict[str, str]], weights: str = "none") -> ConfigDict:
     """An AFK student of some teachers: our defaults. `paper_afk` turns them into the paper's setting."""
-    config = base(command, "afk")
-    config.teachers = ConfigDict(teachers)
-    config.train_missing_teachers = False
-    config.targets = "soft"  # A8
-    config.student = ConfigDict(dict(weights=weights, normalise=""))  # A20; "": as the first teacher
+    config = _student(base(command, "afk"), teachers, weights)
+    config.curve = True  # measure the student with all tasks branched at each block in turn (fig. 3, rows b1..b4)
     config.filter = ConfigDict(dict(gate="two_sigmoid", reduction=8, bias=True))  # A7
     # From scratch a block needs batch statistics and a high rate: Adam 5e-3 halves the quickstart's held-out divergences of 1e-3
     # at every block. From ImageNet stored statistics and a low rate.
     scratch = weights == "none"
     statistics = "batch" if scratch else "frozen"
-    config.block = ConfigDict(dict(epochs=4.0, batch_size=32, batchnorm=statistics, optimizer=adam(5e-3 if scratch else 1e-4)))
-    config.branch = ConfigDict(dict(split="held_out", share="per_teacher_block"))  # A10, A12
-    rate = 1e-3 if scratch else 1e-4
-    config.finetune = ConfigDict(dict(epochs=3.0, batch_size=32, batchnorm=statistics, trainable="all", optimizer=adam(rate)))  # A13, A14
+    config.block = ConfigDict(
+        dict(epochs=4.0, batch_size=32, batchnorm=statistics, restart_schedule=True, optimizer=adam(5e-3 if scratch else 1e-4))  # A6
+    )
+    config.branch = ConfigDict(
+        dict(
+            rule="argmin",  # argmin (eq. 9), tolerance, budget, or a block name: all tasks leave there (A17)
+            tolerance=0.01,  # nats above a task's smallest held-out loss that a deeper branch may cost
+            max_parameters=0.0,  # of rule=budget: either this
+            max_flops=0.0,  # or this, of one image
+            split="held_out",  # A10
+            share="per_teacher_block",  # A12
+            blocks_from="",  # workdir of a run whose trained blocks are taken over
+        )
+    )
+    config.finetune = _distillation(3.0, statistics, 1e-3 if scratch else 1e-4)  # A13, A14
     return config
+
+
+def distill(command: str, teachers: dict[str, dict[str, str]], weights: str = "none") -> ConfigDict:
+    """Plain multi-teacher distillation into one net with a head for all tasks: the baseline of every amalgamation."""
+    config = _student(base(command, "distill"), teachers, weights)
+    scratch = weights == "none"
+    config.distill = _distillation(20.0, "batch" if scratch else "frozen", 5e-3 if scratch else 1e-4)
+    return config
+
+
+def _student(config: ConfigDict, teachers: dict[str, dict[str, str]], weights: str) -> ConfigDict:
+    config.teachers = ConfigDict(teachers)
+    config.teacher_weights = ConfigDict(dict.fromkeys(teachers, 1.0))  # lambda_n (A19)
+    config.train_missing_teachers = False
+    config.targets = "soft"  # A8
+    config.granularity = ""  # stage, unit; "": blocks as the teachers were cut (A9)
+    config.student = ConfigDict(dict(weights=weights, normalise=""))  # A20; "": as the first teacher
+    return config
+
+
+def _distillation(epochs: float, statistics: str, rate: float) -> ConfigDict:
+    """Training of a whole student against the teachers' outputs."""
+    return ConfigDict(dict(epochs=epochs, batch_size=32, batchnorm=statistics, trainable="all", optimizer=adam(rate)))
 
 
 def paper_afk(config: ConfigDict) -> ConfigDict:
@@ -149,15 +180,16 @@ def smoke(config: ConfigDict) -> ConfigDict:
         config.model.update(dict(backbone="resnet8", input_size=16, width=0.5, weights="none", normalise="centred"))
         config.tasks = ",".join(_shapes_for(config.name))
         config.epochs, config.batch_size, config.batchnorm = 1, 16, "batch"
-    if config.method == "afk":
+    if config.method in ("afk", "distill"):
         for name, entry in config.teachers.items():
             entry.path = "{workdir}/teachers/" + name
             entry.config += ",smoke" if ":" in entry.config else ":smoke"
         config.train_missing_teachers = True
         config.tasks, config.student.weights, config.student.normalise = ALL, "none", ""
-        config.block.batchnorm = config.finetune.batchnorm = "batch"
-        config.block.epochs = config.finetune.epochs = 0.5
-        config.block.batch_size = config.finetune.batch_size = 16
+        for section in (config[name] for name in ("block", "finetune", "distill") if name in config):
+            section.batchnorm, section.epochs, section.batch_size = "batch", 0.5, 16
+    if config.method == "afk":
+        config.branch.blocks_from = ""
     return config
 
 

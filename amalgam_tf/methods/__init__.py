@@ -14,7 +14,7 @@ from typing import Any
 
 from amalgam_tf.errors import UserError, one_of
 
-METHODS = ("teacher", "afk")
+METHODS = ("teacher", "distill", "afk")
 
 
 def load_config(spec: str) -> Any:

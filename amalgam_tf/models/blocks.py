@@ -4,7 +4,7 @@ Entanglement then reads `teacher.run(filter(student.run(x, stop=k)), start=k + 1
 a Keras model with lists: layers in list attributes are silently lost by checkpoints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 import re
 
@@ -146,6 +146,39 @@ class BlockNet:
     def part(self, start: str | int | None = None, stop: str | int | None = None) -> "BlockNet":
         """The blocks of a range as a network of their own, sharing the weights."""
         return BlockNet({name: self._blocks[name] for name in self._range(start, stop)})
+
+    def joined(self, ends: Mapping[str, str]) -> "BlockNet":
+        """The same network in fewer, longer blocks, sharing the weights; the head stays a block of its own.
+
+        Args:
+            ends: new block name -> the block it ends with, in network order; the last one ends before the head.
+
+        Raises:
+            UserError: an unknown block, or blocks out of order.
+        """
+        places = [self.index(end) for end in ends.values()]
+        if places != sorted(set(places)) or places[-1:] != [len(self) - 2]:
+            raise UserError(
+                f"blocks that end with {', '.join(ends.values())} do not make up a network of {', '.join(self.names)}: "
+                f"name each end once, in this order, the last one {self.names[-2]}"
+            )
+        starts = [0, *(p + 1 for p in places)]
+        longer = {
+            name: self.block(stop) if start == stop else self.part(start, stop).as_model(name)
+            for name, start, stop in zip(ends, starts, places, strict=False)
+        }
+        return BlockNet({**longer, self.names[-1]: self.block(len(self) - 1)})
+
+    def stages(self) -> dict[str, str]:
+        """What `joined` wants for one block a stage, where units are called `b{stage}_{unit}`: `{"b1": "b1_3", ...}`.
+
+        Raises:
+            UserError: blocks called otherwise.
+        """
+        units = [re.fullmatch(r"(.+)_\d+", name) for name in self.names[:-1]]
+        if odd := [name for name, unit in zip(self.names, units, strict=False) if not unit]:
+            raise UserError(f"the blocks {', '.join(odd)} are not units of a stage (b1_1, b1_2, ...): leave granularity empty")
+        return {unit[1]: unit[0] for unit in units}  # the last unit of a stage wins
 
     def copy(self, name: str, synchronized: bool = False) -> "BlockNet":
         """An independent network with equal weights; its blocks are Keras models called `{name}_{block}`."""

@@ -4,7 +4,8 @@ So a method is a straight script that reads like its algorithm box and still sur
 follows from the state (`state.py`), the decisions, and data that are a pure function of (seed, step).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import zlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from amalgam_tf.errors import UserError
@@ -109,6 +111,21 @@ class Run:
             )
         return book[name]["value"]
 
+    def keep(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """As `decide`, for named arrays: computed once, kept as `workdir/{name}.npz`, read back ever after.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.workdir / f"{name}.npz"
+        if not path.exists():
+            state.write_arrays(path, compute(), {"format": state.FORMAT})
+        return state.read_snapshot(path)[0]
+
+    def kept(self, name: str) -> dict[str, np.ndarray]:
+        """What `keep` stored under this name."""
+        return state.read_snapshot(self.workdir / f"{name}.npz")[0]
+
     def decided(self, name: str) -> Any:
         """What `decide` stored under this name.
 
@@ -156,6 +173,41 @@ class Run:
         self._save()
         if interrupted:  # in the very last step
             raise Interrupted(f"stopped behind {phase.name}; the same command goes on from there")
+
+    def snapshot(self, name: str) -> None:
+        """Keeps the present state and all decisions as `workdir/{name}.npz`, for runs that start from here (`adopt`). Once only."""
+        path = self.workdir / f"{name}.npz"
+        if not path.exists():
+            self.progress.seconds, self._started = self.seconds(), time.monotonic()
+            record = {"format": state.FORMAT, "progress": asdict(self.progress), "config": self.config, "decisions": self._book()}
+            state.write_arrays(path, {k: v.value.numpy() for k, v in self.checkpoints.variables.items()}, record)
+
+    def adopt(self, folder: str | Path, name: str, same: Sequence[str]) -> None:
+        """Starts from another run's snapshot: its finished phases and decisions count as this run's own, its wall time too.
+
+        A run that has saved a state of its own already only goes on.
+
+        Args:
+            folder: the other run's workdir.
+            name: of the snapshot.
+            same: leaves and sections of the configuration that must be equal in both.
+
+        Raises:
+            UserError: no such snapshot, or it was made with another configuration.
+        """
+        path = Path(folder) / f"{name}.npz"
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: give the workdir of a run that came that far")
+        if self.progress.total:
+            return
+        arrays, record = state.read_snapshot(path)
+        mine, theirs = (_flat({k: c[k] for k in same if k in c}) for c in (json.loads(json.dumps(self.config)), record["config"]))
+        if changed := sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k)):
+            raise UserError(f"{path} was made with other settings ({', '.join(changed[:8])}): use the same ones, or train anew")
+        self.checkpoints.adopt(arrays, state.Progress(**{**record["progress"], "journal_bytes": 0}))
+        self.progress = self.checkpoints.progress
+        state.write_json(self._book_path, {"format": state.FORMAT, "decisions": {**record["decisions"], **self._book()}})
+        self.say(f"  starting from {path}: {', '.join(self.progress.finished)} are finished")
 
     def finish(self, results: dict[str, Any]) -> None:
         """Writes results.json."""

@@ -11,7 +11,18 @@ import keras
 
 from amalgam_tf.errors import UserError
 
-KEYS = {"name", "learning_rate", "momentum", "weight_decay", "schedule", "power", "warmup_steps", "head_multiplier"}
+KEYS = {
+    "name",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "power",
+    "warmup_steps",
+    "head_multiplier",
+    "begin_step",
+    "all_steps",
+}
 
 
 def schedule(spec: Mapping[str, Any], steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -19,8 +30,9 @@ def schedule(spec: Mapping[str, Any], steps: int) -> keras.optimizers.schedules.
 
     Args:
         spec: `learning_rate` (start value), `schedule`: `constant`, `poly` (to 0 with exponent `power`, AFK: 0.9) or
-            `cosine` (to 0); `warmup_steps` of linear rise before it.
-        steps: length of the phase; the decay ends there.
+            `cosine` (to 0); `warmup_steps` of linear rise before it. `begin_step` and `all_steps` make the phase a stretch of one
+            longer schedule (AFK's single schedule over all blocks, spec A6).
+        steps: length of the phase; the decay ends there unless `all_steps` is longer.
 
     Raises:
         UserError: an unknown schedule.
@@ -28,19 +40,21 @@ def schedule(spec: Mapping[str, Any], steps: int) -> keras.optimizers.schedules.
     kind, rate, power = spec.get("schedule", "poly"), spec["learning_rate"], spec.get("power", 0.9)
     if kind not in ("constant", "poly", "cosine"):
         raise UserError(f"unknown optimizer.schedule {kind!r}: choose constant, poly or cosine")
-    return Decay(kind, float(rate), float(power), int(steps), int(spec.get("warmup_steps", 0)))
+    begin, whole = int(spec.get("begin_step", 0)), int(spec.get("all_steps", 0)) or int(steps)
+    return Decay(kind, float(rate), float(power), whole, int(spec.get("warmup_steps", 0)), begin)
 
 
 @keras.saving.register_keras_serializable("amalgam_tf")
 class Decay(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then constant, poly or cosine decay that ends at `steps`."""
+    """Linear warm-up, then constant, poly or cosine decay that ends at `steps`; the optimizer's step 0 is step `begin_step` of it."""
 
-    def __init__(self, kind: str, rate: float, power: float, steps: int, warmup_steps: int):
+    def __init__(self, kind: str, rate: float, power: float, steps: int, warmup_steps: int, begin_step: int = 0):
         self.kind, self.rate, self.power, self.steps, self.warmup_steps = kind, rate, power, steps, warmup_steps
+        self.begin_step = begin_step
 
     def __call__(self, step):
         ops = keras.ops
-        step = ops.cast(step, "float32")
+        step = ops.cast(step, "float32") + self.begin_step
         left = 1 - (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         left = ops.clip(left, 0.0, 1.0)
         shape = {"constant": left * 0 + 1, "poly": left**self.power, "cosine": 0.5 - 0.5 * ops.cos(math.pi * left)}[self.kind]
@@ -48,7 +62,7 @@ class Decay(keras.optimizers.schedules.LearningRateSchedule):
         return self.rate * shape * rise
 
     def get_config(self):
-        return {k: getattr(self, k) for k in ("kind", "rate", "power", "steps", "warmup_steps")}
+        return {k: getattr(self, k) for k in ("kind", "rate", "power", "steps", "warmup_steps", "begin_step")}
 
 
 class _Coupled:
@@ -87,8 +101,8 @@ def build(
 
     Args:
         spec: `name` (`sgd` with `momentum`, or `adam`), `learning_rate`, `weight_decay`, `schedule`, `power`,
-            `warmup_steps`, `head_multiplier`. With sgd the decay is the classic coupled L2 on kernels (as in the papers);
-            with adam it is decoupled (AdamW), also on kernels only.
+            `warmup_steps`, `head_multiplier`, `begin_step`, `all_steps`. With sgd the decay is the classic coupled L2 on kernels (as
+            in the papers); with adam it is decoupled (AdamW), also on kernels only.
         variables: what it will train.
         steps: length of the phase.
         heads: the variables whose learning rate is multiplied by `head_multiplier`.

@@ -115,6 +115,10 @@ class Checkpoints:
             self.notes.append("no checkpoint is left: starting from the beginning")
         return {}, Progress()
 
+    def adopt(self, arrays: Mapping[str, np.ndarray], progress: Progress) -> None:
+        """Goes on from another run's state, as if it had been restored from this folder; call before `track`."""
+        self._restored, self.progress = dict(arrays), progress
+
     def track(self, named: Mapping[str, keras.Variable]) -> None:
         """Adds variables to the state and gives them their restored values, if there are any.
 
@@ -178,6 +182,20 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = dict(_loaded(name, file[name]) for name in file.files if name != _RECORD)
     if record.pop(_COUNT, len(arrays)) != len(arrays):
         raise zipfile.BadZipFile("arrays are missing")
+    return arrays, record
+
+
+def read_snapshot(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the record of a snapshot.
+
+    Raises:
+        UserError: damaged, or of a newer format.
+    """
+    try:
+        arrays, record = read_arrays(path)
+    except _BROKEN as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): delete it and run the one that makes it again") from error
+    check_format(record, path)
     return arrays, record
 
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from amalgam_tf import branching
+from amalgam_tf import amalgamation, branching, evaluate
 from amalgam_tf import teachers as pools
 from amalgam_tf.data.pipeline import Batches
 from amalgam_tf.errors import UserError
 from amalgam_tf.methods import afk
+from amalgam_tf.models import blocks
 from amalgam_tf.models.adapters import ChannelFilter
 from amalgam_tf.tasks import Task, parse
-from amalgam_tf.training import state
+from amalgam_tf.training import optimizers, state
 from amalgam_tf.training.loop import Run
 from configs import common
 from tests.methods.helpers import SIZE, afk_config, save_pool, teacher
@@ -31,10 +32,15 @@ def pool(tmp_path):
 
 def amalgamate(config, workdir):
     """(setting, branched, run's decisions) of a finished amalgamation."""
-    setting = afk.prepare(config)
+    setting = afk.enter(config)
     with Run(workdir, config.to_dict()) as run:
         branched = afk.amalgamate(setting, run)
         return setting, branched, run._book()
+
+
+def regrouped(setting, student, filters, branches, per_task=False):
+    wanted = {s: branches[str(s)] for s in setting.streams if str(s) in branches}
+    return branching.regroup(student, filters, setting.teachers, wanted, per_task=per_task)
 
 
 def images(n=6, seed=0):
@@ -43,16 +49,16 @@ def images(n=6, seed=0):
 
 class TestEquations:
     def setting(self, pool, **changes):
-        return afk.prepare(afk_config(pool, **changes))
+        return afk.enter(afk_config(pool, **changes))
 
     def test_student_equal_to_teacher_with_identity_gate_gives_the_entropy_and_no_gradient(self, pool, tmp_path):
         """Eq. 7 at its minimum, at every block (design section 7)."""
         setting = self.setting(pool, student__weights="teacher", filter__gate="linear", tasks="*@A")
         with Run(tmp_path / "run", {}) as run:
-            student, x = afk.start_student(setting, run), images()
+            student, x = amalgamation.start_student(setting, run), images()
             filters = afk.start_filters(setting, student, run)
         a = setting.teachers[0]
-        targets = afk.task_level_filter({"A": a.logits(x)}, setting.streams, setting.teachers)
+        targets = amalgamation.task_level_filter({"A": a.logits(x)}, setting.streams, setting.teachers)
         p = tf.sigmoid(tf.cast(a.logits(x), tf.float64)).numpy()
         entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
         for k, block in enumerate(student.names):
@@ -60,7 +66,7 @@ class TestEquations:
             with tf.GradientTape() as tape:
                 features = student.run(setting.preprocessing(x), stop=k)
                 each = afk.entangled_losses(setting, features, block, k, filters, targets)
-                loss, _ = afk.total(each)
+                loss, _ = amalgamation.total(each)
             for i, stream in enumerate(setting.streams):
                 np.testing.assert_allclose(each[str(stream)], entropy[:, i], atol=1e-6)
             gradients = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero")
@@ -72,7 +78,7 @@ class TestEquations:
         logits = {"box@A": [[0.3]], "cone@B": [[-1.0]], "torus@B": [[2.0]]}
         goal = {"box@A": [[1.5]], "cone@B": [[0.0]], "torus@B": [[-0.7]]}
         as_tensors = ({k: tf.constant(v) for k, v in d.items()} for d in (logits, goal))
-        loss, terms = afk.total(afk.customised_losses(setting.streams, *as_tensors, hard=False))
+        loss, terms = amalgamation.total(amalgamation.customised_losses(setting.streams, *as_tensors, hard=False))
         sigma = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
         by_hand = [
             -sigma(goal[s][0][0]) * np.log(sigma(logits[s][0][0])) - (1 - sigma(goal[s][0][0])) * np.log(1 - sigma(logits[s][0][0]))
@@ -98,7 +104,7 @@ class TestEquations:
         shape = Task("shape", kind="category", labels=("x", "y", "z"), head="softmax")
         a = teacher("A", ("sphere", shape, "box"), seed=0)
         streams = pools.Pool([a]).resolve(parse("box,shape"))
-        rows = afk.task_level_filter({"A": tf.constant([[0.0, 1, 2, 3, 4]])}, streams, [a])
+        rows = amalgamation.task_level_filter({"A": tf.constant([[0.0, 1, 2, 3, 4]])}, streams, [a])
         assert {k: v.numpy().tolist() for k, v in rows.items()} == {"box@A": [[4.0]], "shape@A": [[1.0, 2.0, 3.0]]}
 
     @pytest.mark.parametrize("share", ["per_teacher_block", "per_task"])
@@ -106,12 +112,12 @@ class TestEquations:
         """Eq. 10 with mixed branches: each task's logits are those of its own prefix, filter and teacher's rest."""
         setting = self.setting(pool, branch__share=share)
         with Run(tmp_path / "run", {}) as run:
-            student = afk.start_student(setting, run)
+            student = amalgamation.start_student(setting, run)
             filters = afk.start_filters(setting, student, run)
         for f in filters.values():
             f.excite.kernel.assign(keras.random.normal(f.excite.kernel.shape, seed=3))
         branches = {"sphere@A": "b1", "box@A": "b3", "cone@B": "b2", "torus@B": "b2", "slab@B": "b1"}
-        branched = afk.regroup(student, filters, setting, branches)
+        branched = regrouped(setting, student, filters, branches, per_task=share == "per_task")
         x = images()
         logits = branched.run(setting.preprocessing(x))
         for stream, block in branches.items():
@@ -128,9 +134,9 @@ class TestEquations:
     def test_trunk_behind_the_last_branch_is_dropped(self, pool, tmp_path):
         setting = self.setting(pool, tasks="sphere,cone")
         with Run(tmp_path / "run", {}) as run:
-            student = afk.start_student(setting, run)
+            student = amalgamation.start_student(setting, run)
             filters = afk.start_filters(setting, student, run)
-        branched = afk.regroup(student, filters, setting, {"sphere@A": "b1", "cone@B": "b2"})
+        branched = regrouped(setting, student, filters, {"sphere@A": "b1", "cone@B": "b2"})
         assert branched.trunk.names == ("b1", "b2")
 
 
@@ -140,7 +146,7 @@ class TestUpdates:
         config = afk_config(
             pool, block__batchnorm=batch_norm, finetune__batchnorm=batch_norm, filter__gate="sigmoid", student__weights="teacher"
         )
-        setting = afk.prepare(config)
+        setting = afk.enter(config)
         of_teachers = {k: v for t in setting.teachers for k, v in t.net.named_variables(t.name).items()}
         before_all, checked = state.values_digest(of_teachers), []
         original = Run.phase
@@ -163,13 +169,12 @@ class TestUpdates:
     @pytest.mark.parametrize("trainable", ["trunk", "tails"])
     def test_finetuning_a_part(self, pool, tmp_path, trainable):
         config = afk_config(pool, finetune__trainable=trainable)
-        setting = afk.prepare(config)
+        setting = afk.enter(config)
         with Run(tmp_path / "run", {}) as run:
-            student = afk.start_student(setting, run)
-            branched = afk.regroup(
-                student, afk.start_filters(setting, student, run), setting, dict.fromkeys(map(str, setting.streams), "b2")
-            )
-            phase = afk.finetune_phase(setting, branched, dict.fromkeys(map(str, setting.streams), "b2"), run)
+            student = amalgamation.start_student(setting, run)
+            filters = afk.start_filters(setting, student, run)
+            branched = regrouped(setting, student, filters, dict.fromkeys(map(str, setting.streams), "b2"))
+            phase = amalgamation.distillation_phase(setting, branched, setting.streams, run, "finetune")
         of_trunk = {id(v) for v in branched.trunk.weights()}
         assert {id(v) in of_trunk for v in phase.updates[0].trains} == {trainable == "trunk"}
 
@@ -215,17 +220,17 @@ class TestDecisions:
 
     def test_pinned_stream(self, tmp_path):
         entries = save_pool(tmp_path / "pool", {"A": ("sphere", "box"), "B": ("sphere", "cone")})
-        setting = afk.prepare(afk_config(entries, "sphere@B,box"))
+        setting = afk.enter(afk_config(entries, "sphere@B,box"))
         assert [str(s) for s in setting.streams] == ["sphere@B", "box@A"]
 
     def test_unknown_task_lists_what_each_teacher_offers(self, pool):
         with pytest.raises(UserError, match=r"no teacher offers zebra; A: sphere, box; B: cone, torus, slab"):
-            afk.prepare(afk_config(pool, "box,zebra"))
+            afk.enter(afk_config(pool, "box,zebra"))
 
     def test_unlike_teachers_are_sent_to_customize(self, tmp_path):
         entries = save_pool(tmp_path / "pool", {"A": ("sphere",)}) | save_pool(tmp_path / "pool2", {"B": ("box",)}, width=1.0)
         with pytest.raises(UserError, match="architecture.*Customize"):
-            afk.prepare(afk_config(entries))
+            afk.enter(afk_config(entries))
 
     def test_three_teachers_and_a_subset(self, tmp_path):
         entries = save_pool(tmp_path / "pool", {"A": ("sphere", "box"), "B": ("cone",), "C": ("torus", "slab")})
@@ -235,7 +240,7 @@ class TestDecisions:
 
     def test_a_pin_beside_all_tasks(self, tmp_path):
         entries = save_pool(tmp_path / "pool", {"A": ("sphere", "box"), "B": ("sphere", "cone")})
-        assert [str(s) for s in afk.prepare(afk_config(entries, "*,sphere@B")).streams] == ["box@A", "sphere@B", "cone@B"]
+        assert [str(s) for s in afk.enter(afk_config(entries, "*,sphere@B")).streams] == ["box@A", "sphere@B", "cone@B"]
 
     def test_another_teacher_in_the_same_place_is_refused_on_resume(self, pool, tmp_path):
         config = afk_config(pool, finetune__epochs=0.0)
@@ -257,11 +262,11 @@ class TestDecisions:
     def test_misspelt_choices_are_found_before_anything_is_read(self, key, value):
         config = afk_config({"A": {"path": "nowhere", "config": ""}}, **{key: value})
         with pytest.raises(UserError, match=f"unknown {key.replace('__', '.')} '{value}'"):
-            afk.prepare(config)
+            afk.enter(config)
 
     def test_random_start_with_stored_statistics_is_refused(self, pool):
         with pytest.raises(UserError, match="set block.batchnorm=batch"):
-            afk.prepare(afk_config(pool, block__batchnorm="frozen"))
+            afk.enter(afk_config(pool, block__batchnorm="frozen"))
 
     @pytest.mark.parametrize("name", ["student", "a/b", "a@b"])
     def test_teacher_names_that_would_get_in_the_way(self, name):
@@ -277,23 +282,25 @@ class TestDecisions:
         assert "teacher B" in note and "hold_out_seed" in note
 
     def test_unneeded_teachers_are_left_alone(self, pool):
-        assert [t.name for t in afk.prepare(afk_config(pool, "cone")).teachers] == ["B"]
+        assert [t.name for t in afk.enter(afk_config(pool, "cone")).teachers] == ["B"]
 
 
 class TestTargets:
     def test_cached_targets_are_the_teachers_own_outputs_in_both_views(self, pool):
-        setting = afk.prepare(afk_config(pool))
+        setting = afk.enter(afk_config(pool))
         batches: Batches = setting.images.batches(8, 0, setting.targets["train"])
         batch = next(iter(batches.dataset(0, 1)))
         assert set(batch["view"].numpy()) == {0, 1}
-        own = afk.task_level_filter({t.name: t.logits(batch["images"]) for t in setting.teachers}, setting.streams, setting.teachers)
+        own = amalgamation.task_level_filter(
+            {t.name: t.logits(batch["images"]) for t in setting.teachers}, setting.streams, setting.teachers
+        )
         for stream, logits in own.items():
             np.testing.assert_allclose(batch[stream], logits, rtol=1e-4, atol=1e-5)
 
     def test_block_losses_are_means_over_the_held_out_part(self, pool, tmp_path):
-        setting = afk.prepare(afk_config(pool))
+        setting = afk.enter(afk_config(pool))
         with Run(tmp_path / "run", {}) as run:
-            student = afk.start_student(setting, run)
+            student = amalgamation.start_student(setting, run)
             filters = afk.start_filters(setting, student, run)
         recorded = afk.block_losses(setting, student, 1, filters)
         x = tf.constant(setting.images.pixels["held_out"], tf.float32)
@@ -360,3 +367,151 @@ def test_results_hold_student_teachers_and_trivial_predictor(pool, tmp_path):
     assert results["test"]["student"]["per_task"]["box"]["all_negative_accuracy"] is not None
     student = pools.Student.load(tmp_path / "run")
     assert student.model.count_params() == results["sizes"]["student"]["parameters"]
+
+
+def recorded_as(**by_stream):
+    """Hand-made block losses: stream -> its losses at b1, b2, b3."""
+    blocks = ("b1", "b2", "b3")
+    return {b: {s.replace("_", "@"): {"loss": v[i], "divergence": v[i]} for s, v in by_stream.items()} for i, b in enumerate(blocks)}
+
+
+class TestBranchRules:
+    RECORDED = recorded_as(
+        sphere_A=(0.10, 0.12, 0.30), box_A=(0.20, 0.20, 0.21), cone_B=(0.1, 0.2, 0.3), torus_B=(0.3, 0.3, 0.3), slab_B=(0.4, 0.3, 0.305)
+    )
+
+    def pieces(self, pool, tmp_path, **changes):
+        setting = afk.enter(afk_config(pool, **changes))
+        with Run(tmp_path / "pieces", {}) as run:
+            student = amalgamation.start_student(setting, run)
+            return setting, student, afk.start_filters(setting, student, run)
+
+    def test_tolerance_gives_mixed_branches(self, pool, tmp_path):
+        branches = afk.choose_branches(*self.pieces(pool, tmp_path, branch__rule="tolerance", branch__tolerance=0.021), self.RECORDED)
+        assert branches == {"sphere@A": "b2", "box@A": "b3", "cone@B": "b1", "torus@B": "b3", "slab@B": "b3"}
+
+    def test_all_tasks_at_one_block(self, pool, tmp_path):
+        branches = afk.choose_branches(*self.pieces(pool, tmp_path, branch__rule="b2"), self.RECORDED)
+        assert set(branches.values()) == {"b2"} and len(branches) == 5
+
+    @pytest.mark.parametrize("share", ["per_teacher_block", "per_task"])
+    @pytest.mark.parametrize("kind", ["max_parameters", "max_flops"])
+    def test_budget_is_kept_by_the_net_that_is_built(self, pool, tmp_path, kind, share):
+        """The predicted cost bounds the real one, tightly; and the limit makes a difference."""
+        setting, student, filters = self.pieces(pool, tmp_path, branch__share=share)
+        sizes, key = {}, {"max_parameters": "parameters", "max_flops": "flops"}[kind]
+        for limit in (1e12, None):
+            limit = limit or sizes["free"] * 0.8
+            with setting.config.unlocked():
+                setting.config.branch.rule, setting.config.branch[kind] = "budget", limit
+            branches = afk.choose_branches(setting, student, filters, self.RECORDED)
+            built = regrouped(setting, student, filters, branches, per_task=share == "per_task")
+            sizes["free" if limit == 1e12 else "limited"] = evaluate.size_of(built.as_model())[key]
+        assert sizes["limited"] <= 0.8 * sizes["free"]
+
+    def test_costs_are_those_of_the_built_net(self, pool, tmp_path):
+        """One tail a teacher: the prediction is exact."""
+        setting, student, filters = self.pieces(pool, tmp_path)
+        count = lambda m: blocks.parameters(m.variables)  # noqa: E731
+        trunk = branching.trunk_costs(student, count)
+        for block in student.names:
+            tails = [
+                branching.tail_costs(
+                    t, {b: filters[b, t.name] for b in student.names}, t.tasks, count, lambda f: blocks.parameters(f.variables)
+                )
+                for t in setting.teachers
+            ]
+            built = regrouped(setting, student, filters, dict.fromkeys(map(str, setting.streams), block))
+            assert trunk[block] + sum(t[block] for t in tails) == evaluate.size_of(built.as_model())["parameters"]
+
+    def test_too_small_a_budget_is_one_sentence(self, pool, tmp_path):
+        pieces = self.pieces(pool, tmp_path, branch__rule="budget", branch__max_parameters=10.0)
+        with pytest.raises(UserError, match="the smallest one costs"):
+            afk.choose_branches(*pieces, self.RECORDED)
+
+    @pytest.mark.parametrize("limits", [{}, {"branch__max_parameters": 1.0, "branch__max_flops": 1.0}])
+    def test_budget_needs_one_limit(self, pool, limits):
+        with pytest.raises(UserError, match="needs one limit"):
+            afk.enter(afk_config(pool, branch__rule="budget", **limits))
+
+    def test_unknown_rule_lists_rules_and_blocks(self, pool):
+        with pytest.raises(UserError, match="unknown branch.rule 'b9'.*budget.*b3"):
+            afk.enter(afk_config(pool, branch__rule="b9"))
+
+    def test_a_rule_on_the_blocks_of_another_run(self, pool, tmp_path):
+        """Another rule is the same blocks, losses and curve, another branching; nothing is trained again."""
+        first = afk_config(pool, curve=True)
+        with Run(tmp_path / "first", first.to_dict()) as run:
+            whole = afk.train(first, run)
+        second = afk_config(pool, branch__rule="b2", branch__blocks_from=str(tmp_path / "first"), curve=True)
+        with Run(tmp_path / "second", second.to_dict()) as run:
+            again = afk.train(second, run)
+            assert run.progress.finished == ["block/b1", "block/b2", "block/b3", "finetune"]
+            trained = {json.loads(x)["phase"] for x in (tmp_path / "second" / "metrics.jsonl").read_text().splitlines()}
+        assert trained == {"finetune"}
+        assert again["block_losses"] == whole["block_losses"] and again["curve"] == whole["curve"]
+        assert set(again["branches"].values()) == {"b2"} and again["rule"] == {"name": "fixed", "block": "b2"}
+        assert again["test"]["student_before_finetune"] == {**again["curve"]["b2"]["test"]}
+
+    def test_blocks_of_other_settings_are_refused(self, pool, tmp_path):
+        first = afk_config(pool, finetune__epochs=0.0)
+        amalgamate(first, tmp_path / "first")
+        other = afk_config(pool, branch__blocks_from=str(tmp_path / "first"), filter__gate="linear")
+        with pytest.raises(UserError, match="other settings .filter.gate"), Run(tmp_path / "second", other.to_dict()) as run:
+            afk.train(other, run)
+
+    def test_no_blocks_there(self, pool, tmp_path):
+        config = afk_config(pool, branch__blocks_from=str(tmp_path / "nowhere"))
+        with pytest.raises(UserError, match="blocks.npz does not exist"), Run(tmp_path / "run", config.to_dict()) as run:
+            afk.train(config, run)
+
+
+class TestVariants:
+    def test_held_out_numbers_before_finetuning_are_the_block_losses(self, pool, tmp_path):
+        """The regrouped net is the entangled path: one number, computed twice."""
+        _, _, book = amalgamate(afk_config(pool, finetune__epochs=0.0), tmp_path / "run")
+        for stream, block in book["branches"]["value"].items():
+            assert book["held_out/before"]["value"][stream] == pytest.approx(book[f"block_losses/{block}"]["value"][stream], rel=1e-4)
+        assert book["held_out/before"]["value"] == book["held_out/after"]["value"]
+
+    def test_teacher_weights(self, pool):
+        """lambda_n (A19): a weighted mean over streams; 1 everywhere is eq. 7."""
+        each = {"box@A": tf.constant([1.0, 3.0]), "cone@B": tf.constant([5.0])}
+        assert float(amalgamation.total(each, {"box@A": 1.0, "cone@B": 3.0})[0]) == pytest.approx((2 + 3 * 5) / 4)
+        assert float(amalgamation.total(each)[0]) == float(amalgamation.total(each, {"box@A": 1.0, "cone@B": 1.0})[0]) == 3.5
+        with pytest.raises(UserError, match="teacher_weights.B must be greater than 0"):
+            afk.enter(afk_config(pool, teacher_weights__B=0.0))
+
+    def test_one_schedule_over_all_blocks(self, pool, tmp_path):
+        """A6: with restart_schedule off, block k begins at the rate where block k - 1 ended."""
+        setting = afk.enter(afk_config(pool, block__restart_schedule=False))
+        with Run(tmp_path / "run", {}) as run:
+            student = amalgamation.start_student(setting, run)
+            filters = afk.start_filters(setting, student, run)
+            phases = [afk.block_phase(setting, student, k, filters, run) for k in range(3)]
+        schedules = [optimizers.schedule(p.updates[0].optimizer, p.steps) for p in phases]
+        ends = [float(s(p.steps)) for s, p in zip(schedules, phases, strict=True)]
+        assert [float(s(0)) for s in schedules] == pytest.approx([5e-3, *ends[:2]])
+        assert ends[0] == pytest.approx(5e-3 * (2 / 3) ** 0.9) and ends[2] == 0
+
+    def test_stages_of_teachers_cut_into_units(self, tmp_path):
+        """granularity=stage on unit teachers is the same function in fewer blocks."""
+        entries = save_pool(tmp_path / "pool", {"A": ("sphere",), "B": ("box",)}, granularity="unit", backbone="resnet14")
+        units, stages = (afk.enter(afk_config(entries, granularity=g)) for g in ("", "stage"))
+        assert units.teachers[0].net.names == ("b1_1", "b1_2", "b2_1", "b2_2", "b3_1", "b3_2", "head")
+        assert stages.teachers[0].net.names == ("b1", "b2", "b3", "head")
+        for part in ("train", "held_out"):
+            np.testing.assert_array_equal(units.targets[part]["box@B"], stages.targets[part]["box@B"])
+        _, branched, _ = amalgamate(afk_config(entries, granularity="stage", student__weights="teacher"), tmp_path / "run")
+        assert set(branched.trunk.names) <= {"b1", "b2", "b3"}
+
+    def test_units_cannot_be_had_from_stages(self, pool):
+        with pytest.raises(UserError, match="model.granularity=unit"):
+            afk.enter(afk_config(pool, granularity="unit"))
+
+    def test_curve_is_every_block_measured(self, pool, tmp_path):
+        setting, _, book = amalgamate(afk_config(pool, curve=True, finetune__epochs=0.0), tmp_path / "run")
+        curve = book["curve"]["value"]
+        assert list(curve) == ["b1", "b2", "b3"]
+        assert curve["b1"]["parameters"] > curve["b3"]["parameters"]
+        assert all(set(v["test"]["per_task"]) == {t.name for t in setting.tasks} for v in curve.values())

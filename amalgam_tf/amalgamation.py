@@ -1,0 +1,308 @@
+"""What every student of a pool starts from: the wanted streams, unlabelled images, the teachers' outputs; and its losses and numbers.
+
+Knows no paper. A stream is one wanted task of one teacher (`teachers.Stream`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from amalgam_tf import data, evaluate, losses, models
+from amalgam_tf import tasks as task_lists
+from amalgam_tf.branching import Branched, mean_over
+from amalgam_tf.data import pipeline
+from amalgam_tf.data.transforms import Preprocessing
+from amalgam_tf.errors import UserError, one_of
+from amalgam_tf.models.blocks import BlockNet
+from amalgam_tf.tasks import Task
+from amalgam_tf.teachers import Pool, Stream, Student, Teacher, in_blocks, in_precision, teacher_folder
+from amalgam_tf.training.loop import Run
+from amalgam_tf.training.phase import Phase, Update
+
+StreamLogits = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # uint8-valued float images -> stream -> logits [batch, outputs]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays the same throughout a run.
+
+    Attributes:
+        config: the experiment.
+        streams: every wanted task with its teacher (AFK: C).
+        teachers: those that are needed (AFK: A_n).
+        images: unlabelled train and held-out pixels, the test part.
+        preprocessing: what the student reads.
+        targets: part (`train`, `held_out`) -> stream -> the teacher's logits [views, n, outputs], computed once (AFK: O_n^i).
+    """
+
+    config: Any
+    streams: tuple[Stream, ...]
+    teachers: tuple[Teacher, ...]
+    images: "Images"
+    preprocessing: Preprocessing
+    targets: Mapping[str, Mapping[str, np.ndarray]]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The wanted tasks, each once."""
+        return tuple({s.task.name: s.task for s in self.streams}.values())
+
+    @property
+    def hard(self) -> bool:
+        return self.config.targets == "hard"
+
+    def teacher(self, name: str) -> Teacher:
+        return next(t for t in self.teachers if t.name == name)
+
+    def weight(self, stream: Stream) -> float:
+        """lambda_n of the stream's teacher, by default 1."""
+        return float(self.config.teacher_weights[stream.teacher])
+
+    def fingerprint(self) -> str:
+        """Over teachers and all images: a run that goes on with others would mix two experiments."""
+        images = [self.images.fingerprint("train"), self.images.fingerprint("held_out"), self.images.test.fingerprint]
+        return "/".join([*(t.card["sha256"][:16] for t in self.teachers), *images])
+
+
+class Images:
+    """The run's pixels: unlabelled train and held-out images, and the test part with its truth."""
+
+    def __init__(self, config: Any, size: int, tasks: Sequence[Task]):
+        parts, self.cache = data.parts(config.data), data.cache_dir(config.data)
+        self.test = parts.test.truth_for(tasks)
+        self.unlabelled = {"train": parts.train.unlabelled(), "held_out": parts.held_out.unlabelled()}
+        self.pixels = {part: pipeline.pixels(e, size, self.cache) for part, e in self.unlabelled.items()}
+        self.test_pixels = pipeline.pixels(self.test, size, self.cache)
+        self.views = 2 if config.flip else 1
+
+    def fingerprint(self, part: str) -> str:
+        return self.unlabelled[part].fingerprint
+
+    def batches(self, batch_size: int, seed: int, targets: Mapping[str, np.ndarray]) -> pipeline.Batches:
+        return pipeline.Batches(self.pixels["train"], batch_size, seed, views=self.views, viewed=targets)
+
+
+# -- entering ---------------------------------------------------------------------------------------------------------
+def prepare(config: Any, workdir: Path = Path()) -> Setting:
+    """Loads the teachers, resolves the wanted tasks, reads the images and computes the teachers' outputs once.
+
+    Raises:
+        UserError: whatever teachers, tasks or data find wrong; teachers that read images of different sizes.
+    """
+    one_of("targets", config.targets, ("soft", "hard"))
+    policy, teachers = keras.config.dtype_policy().name, []
+    for name, entry in config.teachers.items():
+        teachers.append(in_blocks(in_precision(Teacher.load(teacher_folder(entry.path, workdir), name), policy), config.granularity))
+        if not config.teacher_weights[name] > 0:
+            raise UserError(f"teacher_weights.{name} must be greater than 0, not {config.teacher_weights[name]}")
+    pool = Pool(teachers)
+    streams = pool.resolve(task_lists.parse(config.tasks))
+    teachers = tuple(t for t in pool.teachers.values() if any(s.teacher == t.name for s in streams))
+    size = teachers[0].preprocessing.size
+    if other := [t.name for t in teachers if t.preprocessing.size != size]:
+        raise UserError(
+            f"teacher {other[0]} reads images of another size than {teachers[0].name} ({size} pixels): one student needs one size"
+        )
+    images = Images(config, size, list({s.task.name: s.task for s in streams}.values()))
+    own = config.student.normalise
+    preprocessing = Preprocessing.named(own, size) if own else teachers[0].preprocessing
+    targets = {part: teacher_targets(streams, teachers, images, part) for part in ("train", "held_out")}
+    return Setting(config, streams, teachers, images, preprocessing, targets)
+
+
+def teacher_targets(streams: Sequence[Stream], teachers: Sequence[Teacher], images: Images, part: str) -> dict[str, np.ndarray]:
+    """The teachers' logits, computed once: stream -> [views, n, outputs]; only the plain view of the held-out part."""
+    views, outputs = (images.views if part == "train" else 1), {}
+    for t in teachers:
+        key = f"{t.card['sha256']}/{t.preprocessing}/{images.unlabelled[part].images_key}/{keras.config.dtype_policy().name}/logits"
+        outputs[t.name] = pipeline.cached_outputs(
+            tf.function(t.logits, autograph=False), images.pixels[part], views=views, key=key, cache_dir=images.cache
+        )
+    return {s: np.ascontiguousarray(rows) for s, rows in task_level_filter(outputs, streams, teachers).items()}
+
+
+def start_student(setting: Setting, run: Run) -> BlockNet:
+    """The blocks of the first teacher without its head, newly initialised by `student.weights` (AFK A20)."""
+    weights, first = setting.config.student.weights, setting.teachers[0]
+    trunk = first.net.part(stop=len(first.net) - 2)
+    student = trunk.fresh("student", seed=run.seed_of("student"), synchronized=run.strategy.num_replicas_in_sync > 1)
+    if weights == "none":
+        return student
+    start = trunk if weights == "teacher" else _pretrained(first, weights, setting.config.granularity)
+    for name in student.names:
+        student.block(name).set_weights(start.block(name).get_weights())
+    return student
+
+
+def _pretrained(first: Teacher, weights: str, granularity: str) -> BlockNet:
+    backbone = first.card.get("backbone")
+    if not backbone:
+        raise UserError(
+            f"student.weights={weights} needs a known backbone, but the card of teacher {first.name} names none: use none or teacher"
+        )
+    options = {k: backbone[k] for k in ("granularity", "width")}
+    net = models.classifier(backbone["backbone"], input_size=first.preprocessing.size, outputs=1, weights=weights, **options)
+    return net.joined(net.stages()) if granularity == "stage" and backbone["granularity"] == "unit" else net
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+def task_level_filter(outputs: Mapping[str, tf.Tensor], streams: Sequence[Stream], teachers: Sequence[Teacher]) -> dict[str, tf.Tensor]:
+    """Keeps the wanted rows (AFK: g). Teacher name -> logits [..., rows] becomes stream -> logits [..., outputs of the task]."""
+    by_name = {t.name: t for t in teachers}
+    rows = {s: by_name[s.teacher].rows([s.task.name]) for s in streams}
+    return {str(s): outputs[s.teacher][..., rows[s][0] : rows[s][-1] + 1] for s in streams}
+
+
+def customised_losses(
+    streams: Sequence[Stream], logits: Mapping[str, tf.Tensor], targets: Mapping[str, tf.Tensor], hard: bool
+) -> dict[str, tf.Tensor]:
+    """Cross-entropy of every stream against its teacher (AFK eq. 7 before its means): stream -> [batch], nats.
+
+    Args:
+        streams: which.
+        logits: stream -> logits of the student [batch, outputs].
+        targets: stream -> logits of the teacher, same shape.
+        hard: targets rounded (AFK A8).
+    """
+    return {
+        str(s): losses.distillation(head=s.task.head, logits=logits[str(s)], teacher_logits=targets[str(s)], hard=hard) for s in streams
+    }
+
+
+def total(each: Mapping[str, tf.Tensor], weights: Mapping[str, float] | None = None) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """The weighted mean over streams of their means over the batch (AFK eq. 7: all weights 1), and every stream's own mean to be logged."""
+    means = {f"stream/{name}": tf.reduce_mean(value) for name, value in each.items()}
+    share = [1.0 if weights is None else weights[name] for name in each]
+    return tf.add_n([w * m for w, m in zip(share, means.values(), strict=True)]) / sum(share), means
+
+
+def held_out_losses(
+    setting: Setting, logits: StreamLogits, streams: Sequence[Stream], part: str = "held_out"
+) -> dict[str, dict[str, float]]:
+    """One inference pass over unlabelled images.
+
+    Args:
+        setting: images and targets.
+        logits: what is measured.
+        streams: those that `logits` returns.
+        part: `held_out` or `train`.
+
+    Returns:
+        stream -> `loss` (against its teacher) and `divergence` (loss minus the teacher's own entropy: 0 is perfect), means in nats.
+    """
+    names = [str(s) for s in streams]
+
+    @tf.function(autograph=False)
+    def values(pixels, *rows):
+        targets = dict(zip(names, rows, strict=True))
+        loss = customised_losses(streams, logits(pixels), targets, setting.hard)
+        floor = customised_losses(streams, targets, targets, setting.hard)
+        return {s: {"loss": loss[s], "divergence": loss[s] - floor[s]} for s in names}
+
+    rows = pipeline.in_order(values, setting.images.pixels[part], *(setting.targets[part][n][0] for n in names))
+    return {s: {k: float(np.mean(v, dtype=np.float64)) for k, v in terms.items()} for s, terms in rows.items()}
+
+
+def distillation_phase(setting: Setting, student: Branched, streams: Sequence[Stream], run: Run, name: str) -> Phase:
+    """Trains a student that predicts all tasks at once against the teachers' outputs; ends with its best held-out loss.
+
+    AFK fine-tunes so (Algorithm 1, line 14; A13); it is also all there is to plain multi-teacher distillation.
+
+    Args:
+        setting: the run's.
+        student: what is trained.
+        streams: whose losses count; several of one task share the student's output.
+        run: the run.
+        name: of the phase and of its section in the config: `epochs`, `batch_size`, `batchnorm`, `trainable`, `optimizer`.
+    """
+    settings = setting.config[name]
+    trained = {
+        "all": [*student.trunk.weights(), *student.tail_weights()],
+        "trunk": student.trunk.weights(),
+        "tails": student.tail_weights(),
+    }
+    weights = {str(s): setting.weight(s) for s in streams}
+
+    def each(pixels, targets, training):
+        return customised_losses(streams, stream_logits(setting, student, streams, training)(pixels), targets, setting.hard)
+
+    @tf.function(autograph=False)
+    def held_out(pixels, *rows):
+        values = each(pixels, dict(zip(weights, rows, strict=True)), False)
+        return {"loss": tf.add_n([weights[s] * v for s, v in values.items()]) / sum(weights.values())}
+
+    batch_norm = settings.batchnorm == "batch"
+    update = Update(
+        name,
+        trains=trained[settings.trainable],
+        statistics=student.statistics() if batch_norm else [],
+        loss=lambda batch: total(each(batch["images"], batch, batch_norm), weights),
+        optimizer=settings.optimizer.to_dict(),
+    )
+    targets = {part: {s: rows[s] for s in weights} for part, rows in setting.targets.items()}
+    batches = setting.images.batches(settings.batch_size, run.seed_of(f"data/{name}"), targets["train"])
+    return Phase(
+        name,
+        steps=batches.steps(settings.epochs),
+        data=batches,
+        updates=[update],
+        validate=lambda: mean_over(held_out, setting.images.pixels["held_out"], *(rows[0] for rows in targets["held_out"].values())),
+        validate_every_steps=batches.steps(1),
+        keep_best="loss",
+    )
+
+
+def stream_logits(setting: Setting, student: Branched, streams: Sequence[Stream], training: bool = False) -> StreamLogits:
+    """The student as a function: images in 0..255 -> stream -> logits [batch, outputs]."""
+
+    def logits(pixels):
+        by_task = student.run(setting.preprocessing(pixels), training=training)
+        return {str(s): by_task[s.task.name] for s in streams}
+
+    return logits
+
+
+# -- numbers of a finished student ------------------------------------------------------------------------------------
+def scores_on_test(setting: Setting, outputs: evaluate.Outputs, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+    """Task -> probabilities of the test images (reported, never used to choose)."""
+    return evaluate.predict(outputs, tasks, setting.images.test_pixels)
+
+
+def student_on_test(setting: Setting, student: Branched) -> dict[str, np.ndarray]:
+    return scores_on_test(setting, lambda pixels: student.run(setting.preprocessing(pixels)), student.tasks)
+
+
+def finish(setting: Setting, run: Run, student: Branched, scores: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> dict[str, Any]:
+    """Saves the student to `workdir/student`, every test probability to `scores.npz`, and returns what all results have in common.
+
+    Args:
+        setting: the run's.
+        run: where to write.
+        student: the finished one.
+        scores: further networks -> task -> probabilities of the test images, to be measured and kept beside student and teachers.
+    """
+    card = {"name": "student", "teachers": {t.name: t.card["sha256"] for t in setting.teachers}, "recipe": setting.config.to_dict()}
+    model = student.as_model("student")
+    Student(model, student.tasks, setting.preprocessing, card).save(run.workdir / "student")
+    teachers = {t.name: [s.task for s in setting.streams if s.teacher == t.name] for t in setting.teachers}
+    of_teachers = {t.name: scores_on_test(setting, t.outputs, teachers[t.name]) for t in setting.teachers}
+    scores = {"student": student_on_test(setting, student), **(scores or {}), **of_teachers}
+    test, tasks = setting.images.test, {t.name: t for t in setting.tasks}
+    evaluate.write_scores(run.workdir / "scores.npz", scores, test)
+    nets = {"student": model, **{t.name: t.net.as_model(t.name) for t in setting.teachers}}
+    latency = run.decide("latency", lambda: evaluate.latency(nets))
+    return {
+        "tasks": [t.name for t in student.tasks],
+        "teachers": {name: [t.name for t in of] for name, of in teachers.items()},
+        "test": {
+            "data": test.name,
+            "images": len(test),
+            **{who: evaluate.measure(of, [tasks[n] for n in of], test) for who, of in scores.items()},
+        },
+        "sizes": {name: {**evaluate.size_of(net), "latency_ms": latency[name]} for name, net in nets.items()},
+    }

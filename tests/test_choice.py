@@ -1,0 +1,112 @@
+"""Branch rules against exhaustive search and hand-made tables."""
+
+import itertools
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import pytest
+
+from amalgam_tf import choice
+from amalgam_tf.errors import UserError
+
+LOSSES = {"b1": {"dog": 0.30, "cat": 0.10}, "b2": {"dog": 0.31, "cat": 0.05}, "b3": {"dog": 0.36, "cat": 0.05}}
+
+
+class TestArgmin:
+    def test_smallest_loss_earliest_block(self):
+        assert choice.branch_points(LOSSES) == {"dog": "b1", "cat": "b2"}
+
+
+class TestTolerance:
+    @pytest.mark.parametrize(
+        ("tolerance", "dog"), [(0.0, "b1"), (0.0099, "b1"), (0.0101, "b2"), (0.0599, "b2"), (0.0601, "b3"), (1.0, "b3")]
+    )
+    def test_deepest_block_within_the_margin(self, tolerance, dog):
+        assert choice.tolerant_branch_points(LOSSES, tolerance)["dog"] == dog
+
+    def test_each_stream_has_its_own_best(self):
+        assert choice.tolerant_branch_points(LOSSES, 0.0) == {"dog": "b1", "cat": "b3"}
+
+    def test_a_worse_block_between_does_not_end_the_search(self):
+        losses = {"b1": {"dog": 0.1}, "b2": {"dog": 0.5}, "b3": {"dog": 0.105}}
+        assert choice.tolerant_branch_points(losses, 0.01) == {"dog": "b3"}
+
+    @pytest.mark.parametrize("bad", [-0.1, float("nan")])
+    def test_no_margin_below_zero(self, bad):
+        with pytest.raises(UserError, match="branch.tolerance"):
+            choice.tolerant_branch_points(LOSSES, bad)
+
+
+def exhaustive(losses, groups, trunk, tails, limit):
+    """(loss, cost) of the best student by trying every combination; None if none is small enough."""
+    best, blocks, streams = None, list(losses), list(groups)
+    for points in itertools.product(range(len(blocks)), repeat=len(streams)):
+        used = {(groups[s], blocks[p]) for s, p in zip(streams, points, strict=True)}
+        cost = trunk[blocks[max(points)]] + sum(tails[g][b] for g, b in used)
+        loss = sum(losses[blocks[p]][s] for s, p in zip(streams, points, strict=True))
+        if cost <= limit and (best is None or loss < best[0] - 1e-12):
+            best = (loss, cost)
+    return best
+
+
+class TestBudget:
+    @settings(max_examples=150, deadline=None)
+    @given(st.integers(0, 10**9))
+    def test_equals_exhaustive_search(self, seed):
+        r = random.Random(seed)
+        blocks = [f"b{i}" for i in range(r.randint(1, 4))]
+        groups = {f"s{i}": f"g{r.randint(0, 2)}" for i in range(r.randint(1, 5))}
+        losses = {b: {s: r.random() for s in groups} for b in blocks}
+        trunk = dict(zip(blocks, sorted(r.random() * 3 for _ in blocks), strict=True))
+        tails = {g: {b: r.random() * 2 for b in blocks} for g in set(groups.values())}
+        limit, expected = r.random() * 6, None
+        expected = exhaustive(losses, groups, trunk, tails, limit)
+        if expected is None:
+            with pytest.raises(UserError, match="no student is within the limit"):
+                choice.budgeted_branch_points(losses, groups, trunk, tails, limit)
+            return
+        points = choice.budgeted_branch_points(losses, groups, trunk, tails, limit)
+        used = {(groups[s], b) for s, b in points.items()}
+        assert trunk[max(points.values(), key=blocks.index)] + sum(tails[g][b] for g, b in used) <= limit
+        assert sum(losses[b][s] for s, b in points.items()) == pytest.approx(expected[0], abs=1e-9)
+
+    def test_by_hand(self):
+        """Two teachers, two blocks. 7 buys the best; at 5.5 one teacher goes deeper, the one that loses less by it; 4 leaves one choice."""
+        losses = {"b1": {"dog": 0.1, "cat": 0.1}, "b2": {"dog": 0.2, "cat": 0.4}}
+        groups, trunk, tails = {"dog": "T1", "cat": "T2"}, {"b1": 1.0, "b2": 2.0}, {t: {"b1": 3.0, "b2": 1.0} for t in ("T1", "T2")}
+
+        def at(limit):
+            return choice.budgeted_branch_points(losses, groups, trunk, tails, limit)
+
+        assert at(7) == {"dog": "b1", "cat": "b1"}
+        assert at(6) == {"dog": "b2", "cat": "b1"}
+        assert at(4) == {"dog": "b2", "cat": "b2"}
+        with pytest.raises(UserError, match="the smallest one costs 4; raise the limit"):
+            at(3.9)
+
+    def test_streams_of_one_teacher_share_a_tail(self):
+        """Two streams that want b1 cost one tail, so they fit where two tails would not."""
+        losses = {"b1": {"dog": 0.1, "cat": 0.1}, "b2": {"dog": 0.2, "cat": 0.2}}
+        costs = {"b1": 1.0, "b2": 2.0}
+        assert set(choice.budgeted_branch_points(losses, {"dog": "T", "cat": "T"}, costs, {"T": {"b1": 3.0, "b2": 1.0}}, 4).values()) == {
+            "b1"
+        }
+
+    def test_sixteen_blocks_and_twenty_labels_are_quick(self):
+        r, blocks = random.Random(0), [f"b{i}" for i in range(16)]
+        groups = {f"s{i}": f"T{i % 2}" for i in range(20)}
+        losses = {b: {s: 0.01 * i + 0.005 * r.random() for s in groups} for i, b in enumerate(blocks)}
+        trunk, tail = {b: i + 1.0 for i, b in enumerate(blocks)}, {b: 16.0 - i for i, b in enumerate(blocks)}
+        points = choice.budgeted_branch_points(losses, groups, trunk, {"T0": tail, "T1": tail}, 24.0)
+        assert set(points) == set(groups)
+
+
+class TestStreams:
+    def test_the_better_teacher_keeps_the_task(self):
+        streams = {"dog@A": "dog", "dog@B": "dog", "cat@A": "cat"}
+        assert choice.best_streams(streams, {"dog@A": 0.3, "dog@B": 0.2, "cat@A": 0.9}) == {"dog": "dog@B", "cat": "cat@A"}
+
+    def test_a_stream_without_loss_is_named(self):
+        with pytest.raises(UserError, match="dog@B"):
+            choice.best_streams({"dog@A": "dog", "dog@B": "dog"}, {"dog@A": 0.3})
