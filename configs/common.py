@@ -27,6 +27,18 @@ def words(argument: str, *known: str) -> set[str]:
     return found
 
 
+def one(words: set[str], choices: Sequence[str], default: str = "") -> str:
+    """The one of some words that an argument names; the first, or `default`, if it names none.
+
+    Raises:
+        UserError: it names several.
+    """
+    named = [c for c in choices if c in words]
+    if len(named) > 1:
+        raise UserError(f"this config takes one of {', '.join(named)}, not all of them")
+    return named[0] if named else default or choices[0]
+
+
 def base(command: str, method: str) -> ConfigDict:
     """What every experiment has."""
     return ConfigDict(
@@ -54,6 +66,13 @@ def voc(year: int, train: str, test: str) -> ConfigDict:
     """The data section for a VOC devkit; `data.root` is the folder that holds VOC2007/ or VOC2012/."""
     section = scenes()
     section.update(dict(reader="voc", year=year, train=train, test=test))
+    return section
+
+
+def coco(train: str, test: str) -> ConfigDict:
+    """The data section for COCO; `data.root` is the folder that holds annotations/ and the folders of images."""
+    section = scenes()
+    section.update(dict(reader="coco", train=train, test=test))
     return section
 
 
@@ -142,6 +161,35 @@ def _distillation(epochs: float, statistics: str, rate: float) -> ConfigDict:
     return ConfigDict(dict(epochs=epochs, batch_size=32, batchnorm=statistics, trainable="all", optimizer=adam(rate)))
 
 
+def teachers_in(folder: str, source: str, count: int) -> dict[str, dict[str, str]]:
+    """The entries of teacher1 ... teacher{count} below a folder, each trained by the config `source` with its name for an argument."""
+    return {f"teacher{i}": {"path": f"{folder}/teacher{i}", "config": f"{source},teacher{i}"} for i in range(1, count + 1)}
+
+
+def table_row(table: int, row: str, spec: dict, data: ConfigDict, root: str) -> ConfigDict:
+    """The student of one row of AFK's tables 1 to 3, at the paper's scale.
+
+    Args:
+        table: which.
+        row: as printed.
+        spec: `teachers`: config that trains them; `folder`: of theirs beside the student's; `count`; `rule`: where all tasks leave, if the
+            row says so (A17).
+        data: the data section.
+        root: the data set's folder in the command.
+    """
+    config = afk(
+        f"python -m amalgam_tf.bin.train --config=configs/afk/table{table}.py:{row} --workdir=runs/afk_table{table}/{row} "
+        f"--config.data.root={root} --config.train_missing_teachers=True",
+        teachers_in(f"{{workdir}}/../{spec['folder']}", spec["teachers"], spec["count"]),
+        weights="imagenet",
+    )
+    config.data, config.published_row = data, f"afk_table{table}/{row}"
+    config.granularity = "stage"  # `paper`: units
+    if "rule" in spec:
+        config.branch.rule, config.branch.blocks_from = spec["rule"], "{workdir}/../TargetRes50"
+    return config
+
+
 def paper_afk(config: ConfigDict) -> ConfigDict:
     """The paper's own setting where it states one: SGD, poly 0.01 / 0.9, weight decay 5e-3, batch 16, plain sigmoid gate.
 
@@ -149,6 +197,10 @@ def paper_afk(config: ConfigDict) -> ConfigDict:
     """
     for entry in config.teachers.values():
         entry.config, entry.path = f"{entry.config},paper", f"{entry.path}_paper"
+    last = {"b1": "b1_3", "b2": "b2_4", "b3": "b3_6", "b4": "b4_3"}  # the stages of a ResNet-50 end with these units
+    config.branch.rule = last.get(config.branch.rule, config.branch.rule)
+    config.granularity = ""  # units (A9); DenseNets: their four blocks
+    config.branch.blocks_from += "_paper" if config.branch.blocks_from else ""
     config.filter = ConfigDict(dict(gate="sigmoid", reduction=8, bias=False))
     for section, rate in ((config.block, 0.01), (config.finetune, 0.001)):
         section.optimizer, section.batch_size = sgd(rate, weight_decay=5e-3), 16
@@ -190,6 +242,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
             section.batchnorm, section.epochs, section.batch_size = "batch", 0.5, 16
     if config.method == "afk":
         config.branch.blocks_from = ""
+        if config.branch.rule.startswith("b") and config.branch.rule != "budget":  # a block: the small nets have one unit a stage
+            config.branch.rule = "b1_1" if "_" in config.branch.rule else "b1"
     return config
 
 

@@ -12,6 +12,7 @@ Argument: `teacher1`, `teacher2` or `student` (default).
 from configs import common
 
 COMMAND = "python -m amalgam_tf.bin.train --config=configs/quickstart.py:{0} --workdir=runs/quickstart/{0}"
+ARGUMENTS = ("teacher1", "teacher2", "student")
 TEACHERS = {"teacher1": slice(0, None, 2), "teacher2": slice(1, None, 2)}  # every other shape
 
 

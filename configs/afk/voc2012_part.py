@@ -15,6 +15,7 @@ All experiments in one go, with their estimated times: python tools/voc2012_part
 
 from configs import common
 
+ARGUMENTS = ("tolerance", "budget", "distill", "paper")
 COMMAND = (
     "python -m amalgam_tf.bin.train --config=configs/afk/voc2012_part.py --workdir=runs/voc2012_part/seed0/student "
     "--config.data.root=VOCdevkit --config.student.weights=resnet50_notop.h5 --config.train_missing_teachers=True"

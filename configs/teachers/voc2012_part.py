@@ -19,6 +19,7 @@ COMMAND = (
     "--config.data.root=VOCdevkit --config.model.weights=resnet50_notop.h5"
 )
 GROUPS = load_groups("voc2012_part_animals")
+ARGUMENTS = ("teacher1", "teacher2", "teacher1,paper")
 
 
 def get_config(argument: str = "teacher1"):

@@ -1,9 +1,10 @@
 """Every config: documented, loadable, existing published row, known tasks, and a smoke run of each method."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
+import re
+import runpy
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 
 from amalgam_tf import published
 from amalgam_tf.data import scenes, voc
-from amalgam_tf.errors import UserError
+from amalgam_tf.data.splits import load_groups
 from amalgam_tf.methods import METHODS, load_config
 from amalgam_tf.tasks import parse
 
@@ -32,9 +33,19 @@ def test_docstring_says_command_data_time_and_published_row(path):
     assert path in text
 
 
-@pytest.mark.parametrize("path", CONFIGS)
-def test_loads_plain_and_as_smoke(path):
-    for config in (load_config(path), load_config(f"{path}:smoke")):
+def arguments():
+    """(config, argument): the default one, and all that the file names in ARGUMENTS."""
+    for path in CONFIGS:
+        yield path, ""
+        found = re.search(r"^ARGUMENTS = .*", (ROOT / path).read_text(), re.MULTILINE)
+        if found:
+            yield from ((path, a) for a in runpy.run_path(str(ROOT / path))["ARGUMENTS"])
+
+
+@pytest.mark.parametrize(("path", "argument"), arguments())
+def test_loads_plain_and_as_smoke(path, argument):
+    plain = f"{path}:{argument}" if argument else path
+    for config in (load_config(plain), load_config(f"{path}:{argument},smoke")):
         assert config.method in METHODS
         json.dumps(config.to_dict())
         if config.published_row:
@@ -42,22 +53,25 @@ def test_loads_plain_and_as_smoke(path):
     assert config.data.reader == "scenes"  # the smoke run needs no download
 
 
-def accepted():
-    """(config, argument) for every argument that a config takes."""
-    for path in CONFIGS:
-        for word in ("teacher1", "teacher2", "student", "paper"):
-            with contextlib.suppress(UserError):
-                load_config(f"{ROOT / path}:{word}")
-                yield path, word
-
-
-@pytest.mark.parametrize(("path", "word"), accepted())
-def test_named_tasks_exist_in_the_data(path, word):
-    config = load_config(f"{path}:{word}")
-    known = {"voc": voc.CLASSES, "scenes": [t.name for t in scenes.TASKS]}[config.data.reader]
+@pytest.mark.parametrize(("path", "argument"), arguments())
+def test_named_tasks_and_teachers_exist(path, argument):
+    config = load_config(f"{path}:{argument}" if argument else path)
+    coco = [name for group in load_groups("coco_halves").values() for name in group]
+    known = {"voc": voc.CLASSES, "coco": coco, "scenes": [t.name for t in scenes.TASKS]}[config.data.reader]
     assert {w.task for w in parse(config.tasks)} <= {*known, "*"}
-    for entry in config.get("teachers", {}).values():
-        assert load_config(entry.config).method == "teacher"
+    for name, entry in config.get("teachers", {}).items():
+        teacher = load_config(entry.config)
+        assert teacher.method == "teacher" and teacher.name == name
+        assert {k: v for k, v in teacher.data.items()} == {k: v for k, v in config.data.items()}
+
+
+def test_every_row_of_the_papers_tables_has_a_config():
+    """All rows of AFK's own method in tables 1 to 3, and both pairs of figure 3."""
+    named = {load_config(f"{path}:{argument}" if argument else path).published_row for path, argument in arguments()}
+    for table in ("afk_table1", "afk_table2", "afk_table3"):
+        own = {f"{table}/{row}" for row in (next(iter(r.values())) for r in published.table(table)) if row.startswith("Target")}
+        assert own and own <= named
+    assert {"afk_fig3/bus", "afk_fig3/dog"} <= named
 
 
 def binary(name, *flags):
