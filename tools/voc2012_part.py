@@ -75,7 +75,7 @@ def plan() -> list[Planned]:
     """Headline runs first: what does not fit is cut from the end."""
     stages, units = SHARES["stage"], tuple(s / n for s, n in zip(SHARES["stage"], (3, 4, 6, 3), strict=True) for _ in range(n))
     finetune = {"student": 3 * 1.73, "tolerance": 3 * 1.3, "budget": 3 * 1.2}  # of a student with two tails at b1, of smaller ones
-    blocks, curve = block_passes(1.5, stages), TEST * sum(1 + sum(stages[k + 1 :]) for k in range(4))
+    blocks, curve = block_passes(1.0, stages), TEST * sum(1 + sum(stages[k + 1 :]) for k in range(4))
     runs = [teacher(t, s, f"seed{s}") for s in range(3) for t in ("teacher1", "teacher2")]
     small = {"model.input_size": 64, "model.granularity": "unit"}
     runs += [teacher(t, 0, "64px", **small) for t in ("teacher1", "teacher2")]
@@ -84,15 +84,15 @@ def plan() -> list[Planned]:
     rates = {"adam_3e-5": ("adam", 3e-5), "adam_1e-4": ("adam", 1e-4), "adam_3e-4": ("adam", 3e-4), "sgd_1e-2": ("sgd", 1e-2)}
     for label, (name, rate) in rates.items():  # the same choices for both sides; decided by the held-out loss
         both = {f"{s}.optimizer.{k}": v for s in ("block", "finetune") for k, v in (("name", name), ("learning_rate", rate))}
-        short = {"block.epochs": 0.5, "finetune.epochs": 0.5, "curve": False}
-        passes = block_passes(0.5, stages) + 0.5 * 3 * 1.73 * IMAGES
+        short = {"block.epochs": 0.5, "finetune.epochs": 0.75, "curve": False}  # half of the headline's
+        passes = block_passes(0.5, stages) + 0.75 * 3 * 1.73 * IMAGES
         runs.append(student(f"64px/tune_afk_{label}", "", 0, size=64, passes=passes, **at_64, **both, **short))
-        one = {"distill.optimizer.name": name, "distill.optimizer.learning_rate": rate, "distill.epochs": 2.5}
-        runs.append(student(f"64px/tune_distill_{label}", "distill", 0, size=64, passes=3 * 2.5 * IMAGES, **at_64, **one))
+        one = {"distill.optimizer.name": name, "distill.optimizer.learning_rate": rate, "distill.epochs": 2.75}
+        runs.append(student(f"64px/tune_distill_{label}", "distill", 0, size=64, passes=3 * 2.75 * IMAGES, **at_64, **one))
 
     for s in range(3):
         runs.append(student(f"seed{s}/student", "", s, passes=blocks + curve + 1.5 * finetune["student"] * IMAGES))
-        runs.append(student(f"seed{s}/distill", "distill", s, passes=3 * 7.5 * IMAGES))
+        runs.append(student(f"seed{s}/distill", "distill", s, passes=3 * 5.5 * IMAGES))
         for rule in ("tolerance", "budget"):
             runs.append(student(f"seed{s}/{rule}", rule, s, passes=1.5 * finetune[rule] * IMAGES))
 
@@ -100,16 +100,15 @@ def plan() -> list[Planned]:
     for pair in ("cow,horse", "chair,dog"):
         passes = block_passes(0.5, units) + TEST * 16 * 2 + 0.5 * 3 * 1.5 * IMAGES
         runs.append(student(f"64px/{pair.replace(',', '_')}", "", 0, size=64, passes=passes, tasks=pair, **at_64))
-    variants = {
-        "default": {},
+    variants = {  # beside the run of the same length among the tuning runs
         "gate_sigmoid": {"filter.gate": "sigmoid"},
         "gate_linear": {"filter.gate": "linear"},
         "targets_hard": {"targets": "hard"},
         "batchnorm_batch": {"block.batchnorm": "batch"},
     }
     for label, change in variants.items():
-        settings = {**at_64, "granularity": "stage", "block.epochs": 1.0, "finetune.epochs": 0.0, **change}
-        runs.append(student(f"64px/{label}", "", 0, size=64, passes=block_passes(1.0, stages), **settings))
+        settings = {**at_64, "granularity": "stage", "block.epochs": 0.5, "finetune.epochs": 0.0, **change}
+        runs.append(student(f"64px/{label}", "", 0, size=64, passes=block_passes(0.5, stages), **settings))
     return [r for r in runs if _ONLY.value in r.name]
 
 

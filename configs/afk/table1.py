@@ -10,8 +10,8 @@ Published row: afk_table1/<argument>, and TeacherRes50 for the teachers measured
 Expected: accuracy above the paper's, which is that of a trivial predictor; the claims to test are relative (spec E1).
 
 Argument: the row of the table (default TargetRes50): TargetRes50, TargetRes50-3 (three teachers), TargetDenseNet;
-`TargetRes50_b1` .. `TargetRes50_b4` let all labels leave at the end of one stage, from the blocks trained by TargetRes50 (A17); the row before
-fine-tuning also stands in the `curve` of TargetRes50's results.
+`TargetRes50_b1` .. `TargetRes50_b4` let all labels leave at the end of one stage, from the blocks trained by TargetRes50 (A17); the rows
+before fine-tuning also stand in the `curve` of TargetRes50's results.
 `paper` beside it for the paper's blocks (residual units), optimizer, batch size and gate. When runs are done:
     python -m amalgam_tf.bin.compare --runs='runs/afk_table1/*' --output=runs/afk_table1/compare
 """

@@ -20,7 +20,7 @@ COMMAND = (
     "python -m amalgam_tf.bin.train --config=configs/afk/voc2012_part.py --workdir=runs/voc2012_part/seed0/student "
     "--config.data.root=VOCdevkit --config.student.weights=resnet50_notop.h5 --config.train_missing_teachers=True"
 )
-BLOCKS, BLOCK_EPOCHS, FINETUNE_EPOCHS = 4, 1.5, 1.5
+BLOCKS, BLOCK_EPOCHS, FINETUNE_EPOCHS = 4, 1.0, 1.5
 
 
 def get_config(argument: str = ""):

@@ -306,3 +306,37 @@ class TestMultiplyAdds:
         image = keras.Input((None, None, 3))
         with pytest.raises(UserError, match="has no fixed size"):
             multiply_adds(keras.Model(image, layers.Conv2D(2, 3, name="c")(image)))
+
+
+class TestJoined:
+    def units(self):
+        keras.utils.set_random_seed(0)
+        return BlockNet.cut(small(), ["stem", "out1", "out2"], ["b1_1", "b1_2", "b2_1", "head"])
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_longer_blocks_are_the_same_function_of_the_same_weights(self, training):
+        net, x = self.units(), images()
+        joined = net.joined({"early": "b1_2", "late": "b2_1"})
+        assert joined.names == ("early", "late", "head") and {id(v) for v in joined.variables()} == {id(v) for v in net.variables()}
+        assert np.array_equal(joined.run(x, stop="early"), net.run(x, stop="b1_2"))
+        before = values(net.variables())
+        whole = net.run(x, training=training).numpy()
+        moved = values(net.variables())
+        for v, old in zip(net.variables(), before, strict=True):
+            v.assign(old)
+        assert np.array_equal(joined.run(x, training=training), whole) and same(values(net.variables()), moved)
+
+    def test_joined_blocks_can_be_copied_and_begun_anew(self):
+        joined, x = self.units().joined({"early": "b1_2", "late": "b2_1"}), images()
+        assert np.array_equal(joined.copy("twin").run(x), joined.run(x))
+        assert not np.array_equal(joined.fresh("other", seed=5).run(x), joined.run(x))
+
+    def test_stages_end_with_their_last_unit(self):
+        assert self.units().stages() == {"b1": "b1_2", "b2": "b2_1"}
+        with pytest.raises(UserError, match="the blocks b1, b2 are not units"):
+            net().stages()
+
+    @pytest.mark.parametrize("ends", [{"a": "b2_1", "b": "b1_2"}, {"a": "b1_2"}, {"a": "b1_2", "b": "head"}, {"a": "nosuch"}])
+    def test_ends_that_make_no_network(self, ends):
+        with pytest.raises(UserError, match="b1_1, b1_2, b2_1, head"):
+            self.units().joined(ends)

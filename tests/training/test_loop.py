@@ -234,6 +234,65 @@ class TestDecide:
             run.decide("branch", lambda: 1)
 
 
+class TestSnapshot:
+    def first(self, workdir, **config):
+        """One finished phase, a decision, a snapshot, and a second phase behind it."""
+        with Run(workdir, {"seed": 0, "section": {"a": 1, "b": 2}, **config}) as run:
+            net = small_net()
+            run.track(net.named_variables("net"))
+            run.phase(phase(net, "one"))
+            run.decide("chosen", lambda: "early", of="data")
+            at_snapshot = {k: v.numpy() for k, v in net.named_variables("net").items()}
+            run.snapshot("blocks")
+            run.decide("later", lambda: 1)
+            run.phase(phase(net, "two"))
+            return at_snapshot, run.seconds()
+
+    def test_goes_on_from_there_and_not_from_the_end(self, tmp_path):
+        weights, seconds = self.first(tmp_path / "a")
+        with Run(tmp_path / "b", {"seed": 0, "section": {"a": 1, "b": 3}}) as run:
+            run.adopt(tmp_path / "a", "blocks", ["seed"])
+            net = small_net(seed=9)
+            run.track(net.named_variables("net"))
+            assert all(np.array_equal(v.numpy(), weights[k]) for k, v in net.named_variables("net").items())
+            assert run.progress.finished == ["one"] and 0 < run.seconds() < seconds
+            assert run.decide("chosen", lambda: "late", of="data") == "early" and run.decide("later", lambda: 2) == 2
+            with pytest.raises(UserError, match="decided from other data"):
+                run.decide("chosen", lambda: "late", of="other")
+            run.phase(phase(net, "one"))  # skipped
+            run.phase(phase(net, "three"))
+            assert not all(np.array_equal(v.numpy(), weights[k]) for k, v in net.named_variables("net").items())
+            end = state.values_digest(net.named_variables("net"))
+        with Run(tmp_path / "b", {"seed": 0, "section": {"a": 1, "b": 3}}) as run:  # adopting again changes nothing
+            run.adopt(tmp_path / "a", "blocks", ["seed"])
+            net = small_net(seed=9)
+            run.track(net.named_variables("net"))
+            assert state.values_digest(net.named_variables("net")) == end and run.progress.finished == ["one", "three"]
+
+    def test_other_settings_are_named(self, tmp_path):
+        self.first(tmp_path / "a")
+        with (
+            Run(tmp_path / "b", {"seed": 0, "section": {"a": 1, "b": 3}}) as run,
+            pytest.raises(UserError, match=r"other settings \(section.b\)"),
+        ):
+            run.adopt(tmp_path / "a", "blocks", ["seed", "section"])
+
+    def test_damaged_or_missing(self, tmp_path):
+        self.first(tmp_path / "a")
+        (tmp_path / "a" / "blocks.npz").write_bytes(b"PK nonsense")
+        with Run(tmp_path / "b", {}) as run:
+            for name, sentence in (("blocks", "damaged"), ("nosuch", "does not exist")):
+                with pytest.raises(UserError, match=sentence):
+                    run.adopt(tmp_path / "a", name, [])
+
+    def test_arrays_are_kept(self, tmp_path):
+        with Run(tmp_path, {}) as run:
+            first = run.keep("scores", lambda: {"a/b": np.arange(3.0)})
+            again = run.keep("scores", lambda: {"a/b": np.zeros(3)})
+            assert np.array_equal(first["a/b"], [0, 1, 2]) and np.array_equal(again["a/b"], [0, 1, 2])
+            assert np.array_equal(run.kept("scores")["a/b"], [0, 1, 2])
+
+
 class TestWorkdir:
     def test_other_config_is_refused_by_key(self, tmp_path):
         Run(tmp_path, {"a": {"b": 1}, "c": 2}).close()

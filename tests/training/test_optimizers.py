@@ -36,6 +36,12 @@ class TestSchedule:
         expected = [0.2, 0.15, 0.1, 0.05, 0, 0]
         np.testing.assert_allclose(rates(4, 6, learning_rate=0.2, schedule="poly", power=1.0), expected, atol=1e-8)
 
+    def test_a_stretch_of_a_longer_schedule(self):
+        """Two phases of 5 steps make one schedule of 10."""
+        whole = rates(10, learning_rate=0.01)
+        halves = [rates(5, 5, learning_rate=0.01, begin_step=begin, all_steps=10) for begin in (0, 5)]
+        np.testing.assert_allclose([*halves[0], *halves[1], 0], whole, atol=1e-9)
+
     def test_poly_of_afk(self):
         expected = [0.01 * (1 - t / 10) ** 0.9 for t in range(11)]
         np.testing.assert_allclose(rates(10, learning_rate=0.01, schedule="poly", power=0.9), expected, rtol=1e-5, atol=1e-9)
