@@ -1,6 +1,7 @@
 """Writes the embedded scenes in the on-disk layout of a real data set: for the readers' tests and for everybody's first real run.
 
     python tools/render_scenes.py --layout=voc --output=scenes_voc --count=200 --size=128
+    python tools/render_scenes.py --layout=coco --output=scenes_coco --count=200 --size=128
     python tools/render_scenes.py --layout=folder --output=scenes_folder --count=200 --size=64
 
 voc: the devkit, one class a shape. An object too small or too hidden to count as present is flagged difficult, so a class file says 0
@@ -10,6 +11,12 @@ where an image holds only such instances. `trainval` is train and val together.
                    Annotations/2012_000001.xml
                    ImageSets/Main/train.txt  val.txt  trainval.txt  test.txt  sphere_train.txt ...
 
+coco: one category a shape, one annotation an object. COCO has no flag for difficult objects (iscrowd says something else), so what is too
+small or too hidden to count as present is not annotated. Boxes are [x, y, width, height] from 0, areas in pixels, outlines left empty.
+
+    OUTPUT/annotations/instances_train2014.json  instances_val2014.json  instances_test2014.json
+           train2014/COCO_train2014_000000000001.jpg    000000000001.jpg from --year=2017 on
+
 folder: a table a split; cells are 1 or 0, or the name of the class. Paths are relative to the table.
 
     OUTPUT/train/000000.jpg
@@ -18,6 +25,7 @@ folder: a table a split; cells are 1 or 0, or the name of the class. Paths are r
 
 from collections.abc import Iterator, Sequence
 import csv
+import itertools
 import json
 from pathlib import Path
 import sys
@@ -32,13 +40,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from amalgam_tf.data import scenes  # noqa: E402
 from amalgam_tf.errors import UserError  # noqa: E402
 
-_LAYOUT = flags.DEFINE_string("layout", None, "voc or folder")
+_LAYOUT = flags.DEFINE_string("layout", None, "voc, coco or folder")
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write to; must be new or empty")
 _COUNT = flags.DEFINE_integer("count", 100, "scenes in each split")
 _SIZE = flags.DEFINE_integer("size", 64, "height and width of the pictures in pixels")
 _SEED = flags.DEFINE_integer("seed", 0, "which world the scenes are drawn from")
 _SPLITS = flags.DEFINE_list("splits", ["train", "val", "test"], "which of train, val, test")
-_YEAR = flags.DEFINE_integer("year", 2012, "voc: the year in folder names and ids")
+_YEAR = flags.DEFINE_integer("year", None, "voc (2012 by default), coco (2014): the year in names of folders and files")
 _TASKS = flags.DEFINE_list("tasks", [], "folder: label columns; all by default")
 _IMAGE = flags.DEFINE_enum("image_format", "jpg", ["jpg", "png"], "folder: kind of the picture files")
 
@@ -63,6 +71,32 @@ def write_voc(output: Path, *, splits: Sequence[str], count: int, size: int, see
         presence["trainval"] = presence["train"] | presence["val"]
     for split, rows in presence.items():
         _write_lists(root / "ImageSets" / "Main", split, rows)
+
+
+def write_coco(output: Path, *, splits: Sequence[str], count: int, size: int, seed: int, year: int) -> None:
+    """Writes a folder of pictures and an instances file for each split of one year. Image and annotation ids run on over the splits."""
+    (output / "annotations").mkdir(parents=True)
+    image_ids, annotation_ids = itertools.count(1), itertools.count(1)
+    categories = [{"supercategory": "shape", "id": number, "name": shape} for number, shape in enumerate(scenes.SHAPES, 1)]
+    for split in splits:
+        name = f"{split}{year}"
+        (output / name).mkdir()
+        images, annotations = [], []
+        for _, image, _, objects in _drawn(split, count, size, seed):
+            image_id = next(image_ids)
+            # the first years wrote the split into the file name
+            file_name = f"COCO_{name}_{image_id:012d}.jpg" if year < 2017 else f"{image_id:012d}.jpg"
+            _save(image, output / name / file_name)
+            images.append({"license": 0, "file_name": file_name, "height": size, "width": size, "id": image_id})
+            annotations += [_instance(next(annotation_ids), image_id, size, thing) for thing in objects if not _difficult(thing)]
+        content = {
+            "info": {"description": "amalgam_tf scenes", "year": year},
+            "licenses": [{"id": 0, "name": "rendered"}],
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
+        (output / "annotations" / f"instances_{name}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def write_folder(
@@ -143,6 +177,19 @@ def _annotation(name, year, size, objects) -> ElementTree.ElementTree:
     return ElementTree.ElementTree(root)
 
 
+def _instance(number: int, image_id: int, size: int, thing: scenes.SceneObject) -> dict:
+    left, top, right, bottom = thing.box
+    return {
+        "segmentation": [],
+        "area": round(thing.fraction * size * size, 2),
+        "iscrowd": 0,
+        "image_id": image_id,
+        "bbox": [left - 1, top - 1, right - left + 1, bottom - top + 1],
+        "category_id": scenes.SHAPES.index(thing.shape) + 1,
+        "id": number,
+    }
+
+
 def _write_lists(folder: Path, split: str, rows: dict[str, dict[str, int]]) -> None:
     (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in rows))
     for shape in scenes.SHAPES:
@@ -155,15 +202,16 @@ def run() -> None:
     Raises:
         UserError: a flag that cannot be followed, or an output folder that is not empty or cannot be written.
     """
-    if _LAYOUT.value not in ("voc", "folder"):
-        raise UserError(f"unknown --layout {_LAYOUT.value or '(not set)'}: choose voc or folder")
+    if _LAYOUT.value not in ("voc", "coco", "folder"):
+        raise UserError(f"unknown --layout {_LAYOUT.value or '(not set)'}: choose voc, coco or folder")
     if not _OUTPUT.value:
         raise UserError("--output is not set: name the folder to write to")
     splits = list(dict.fromkeys(_SPLITS.value))
     if not splits or set(splits) - set(scenes.SPLITS):
         raise UserError(f"cannot draw --splits={','.join(splits)}: choose from {', '.join(scenes.SPLITS)}")
     # before anything is written, so that a mistake leaves no half-made folder behind
-    if not 1 <= _COUNT.value <= scenes.SPLIT_SIZE or _SEED.value < 0 or _YEAR.value < 1:
+    year = {"coco": 2014}.get(_LAYOUT.value, 2012) if _YEAR.value is None else _YEAR.value
+    if not 1 <= _COUNT.value <= scenes.SPLIT_SIZE or _SEED.value < 0 or year < 1:
         raise UserError("--count and --year must be at least 1 and --seed at least 0")
     if not scenes.SMALLEST <= _SIZE.value <= scenes.LARGEST:
         raise UserError(f"--size must lie between {scenes.SMALLEST} and {scenes.LARGEST} pixels, not {_SIZE.value}")
@@ -173,7 +221,9 @@ def run() -> None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise UserError(f"{output} exists and is not an empty folder (--output): name a new one")
         if _LAYOUT.value == "voc":
-            write_voc(output, year=_YEAR.value, **common)
+            write_voc(output, year=year, **common)
+        elif _LAYOUT.value == "coco":
+            write_coco(output, year=year, **common)
         else:
             write_folder(output, tasks=_TASKS.value, image_format=_IMAGE.value, **common)
     except OSError as error:

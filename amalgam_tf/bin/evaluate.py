@@ -13,7 +13,7 @@ from absl import flags
 from amalgam_tf.bin import app
 
 _MODEL = flags.DEFINE_string("model", None, "A run's workdir, or a folder with card.json and model.keras.")
-_READER = flags.DEFINE_string("reader", None, "Another reader: scenes, voc or folder.")
+_READER = flags.DEFINE_string("reader", None, "Another reader: scenes, voc, coco, folder, or tfds:voc/2007 and the like.")
 _ROOT = flags.DEFINE_string("root", None, "Another data folder.")
 _SPLIT = flags.DEFINE_string("split", None, "Another split; the recipe's test split by default.")
 _IMAGES = flags.DEFINE_list("images", None, "Image files: print their probabilities instead of metrics.")

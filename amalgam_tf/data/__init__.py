@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amalgam_tf.data import folder, scenes, voc
+from amalgam_tf.data import coco, folder, scenes, tfds, voc
 from amalgam_tf.data.examples import IGNORE, Examples, hold_out
 from amalgam_tf.errors import UserError
 
@@ -19,8 +19,8 @@ __all__ = ["DEFAULTS", "IGNORE", "READERS", "Examples", "Parts", "cache_dir", "h
 
 
 DEFAULTS = dict(
-    reader="scenes",  # scenes, voc or folder
-    root="",  # folder of the data set on disk
+    reader="scenes",  # scenes, voc, coco, folder; tfds:voc/2007, tfds:coco/2014, ... (`tfds.SETS`)
+    root="",  # folder of the data set on disk; tfds: the data_dir, "" for its own
     train="train",
     test="test",
     hold_out=0.1,  # share of the train split kept for every choice
@@ -32,9 +32,12 @@ DEFAULTS = dict(
     scene_seed=2,  # the difficulty of the scenes was set on seed 0, the quickstart's rates on seed 1
     year=2012,  # voc: 2007 or 2012
     difficult="ignore",  # voc: ignore, negative or positive (A2)
-    only_available=False,  # voc: leave out listed images that are not there
-    classes="",  # voc: class names, comma-separated, for a devkit of other classes than VOC's twenty
+    images="{split}",  # coco: folder of the images below root; {split} stands for the split
+    crowd="positive",  # coco: positive, ignore or negative, for labels with crowd regions only
+    only_available=False,  # voc, coco: leave out listed images that are not there
+    classes="",  # voc, coco: class names, comma-separated; by default VOC's twenty, or all that the COCO file has
     categories="",  # folder: JSON file below root, {column: [class names]}, for CSV columns that hold class names
+    download=False,  # tfds: fetch and prepare a data set that is not there
 )  # a config's `data` section; every reader takes its own part of it
 
 
@@ -52,10 +55,26 @@ def _scenes(o: Mapping[str, Any], split: str) -> Examples:
 
 
 def _voc(o: Mapping[str, Any], split: str) -> Examples:
-    classes = tuple(o["classes"].split(",")) if o["classes"] else voc.CLASSES
+    classes = _class_names(o) or voc.CLASSES
     return voc.load(
         root=_root(o), year=o["year"], split=split, classes=classes, difficult=o["difficult"], only_available=o["only_available"]
     )
+
+
+def _coco(o: Mapping[str, Any], split: str) -> Examples:
+    own = {k: o[k] for k in ("images", "crowd", "only_available")}
+    return coco.load(root=_root(o), split=split, classes=_class_names(o), **own)
+
+
+def _tfds(o: Mapping[str, Any], split: str) -> Examples:
+    own = {k: o[k] for k in ("difficult", "crowd", "download")}
+    root = _root(o) if o["root"] else None
+    name = o["reader"].removeprefix("tfds:")
+    return tfds.load(name=name, split=split, cache_dir=cache_dir(o), data_dir=root, classes=_class_names(o), **own)
+
+
+def _class_names(o: Mapping[str, Any]) -> tuple[str, ...] | None:
+    return tuple(c.strip() for c in o["classes"].split(",")) if o["classes"] else None
 
 
 def _folder(o: Mapping[str, Any], split: str) -> Examples:
@@ -77,7 +96,7 @@ def _classes_of(path: Path) -> dict[str, list[str]]:
     return classes
 
 
-READERS = {"scenes": _scenes, "voc": _voc, "folder": _folder}
+READERS = {"scenes": _scenes, "voc": _voc, "coco": _coco, "folder": _folder, **{f"tfds:{name}": _tfds for name in tfds.SETS}}
 
 
 def load(options: Mapping[str, Any], split: str) -> Examples:

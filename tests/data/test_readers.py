@@ -1,5 +1,6 @@
 """From a config's `data` section to `Examples`: what `render_scenes` writes is read back with the truth of the scenes."""
 
+import json
 from pathlib import Path
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from amalgam_tf import data
-from amalgam_tf.data import scenes
+from amalgam_tf.data import pipeline, scenes
 from amalgam_tf.errors import UserError
 from configs import common
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rendered")
-    for layout in ("voc", "folder"):
+    for layout in ("voc", "coco", "folder"):
         flags = [f"--layout={layout}", f"--output={folder / layout}", "--count=12", "--size=24", "--seed=1", "--splits=train,test"]
         subprocess.run([sys.executable, ROOT / "tools" / "render_scenes.py", *flags], check=True, capture_output=True)
     return folder
@@ -36,6 +37,34 @@ def test_voc_layout(rendered):
     truth = scenes.render(1, scenes.split_indices("train", 12), 24).labels
     for shape in scenes.SHAPES:
         np.testing.assert_array_equal(read.labels[shape], truth[shape])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_coco_layout(rendered, split):
+    read = data.load(section("coco", rendered / "coco"), f"{split}2014")
+    drawn = scenes.render(1, scenes.split_indices(split, 12), 24)
+    assert [t.name for t in read.tasks] == list(scenes.SHAPES)
+    for shape in scenes.SHAPES:
+        np.testing.assert_array_equal(read.labels[shape], drawn.labels[shape])
+    pixels = pipeline.pixels(read, 24).astype(float)
+    assert np.abs(pixels - drawn.images).mean(axis=(1, 2, 3)).max() < 12  # the images stand beside their own labels
+
+
+def test_coco_options_reach_the_reader(rendered, tmp_path):
+    (tmp_path / "annotations").mkdir()
+    content = json.loads((rendered / "coco" / "annotations" / "instances_train2014.json").read_text())
+    for entry in content["annotations"]:
+        entry["iscrowd"] = 1
+    (tmp_path / "annotations" / "instances_some.json").write_text(json.dumps(content))
+    (tmp_path / "pictures").mkdir()
+    for entry in content["images"][:-1]:
+        (tmp_path / "pictures" / entry["file_name"]).symlink_to(rendered / "coco" / "train2014" / entry["file_name"])
+    chosen = {"classes": "cone, sphere", "images": "pictures", "crowd": "ignore", "only_available": True}
+    read = data.load(section("coco", tmp_path, **chosen), "some")
+    truth = scenes.render(1, scenes.split_indices("train", 12), 24).labels
+    assert list(read.labels) == ["cone", "sphere"] and read.ids == tuple(str(n) for n in range(1, 12))
+    for shape in read.labels:
+        np.testing.assert_array_equal(read.labels[shape], -truth[shape][:-1])  # IGNORE for every 1
 
 
 def test_folder_layout_with_categories(rendered):

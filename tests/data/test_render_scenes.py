@@ -1,6 +1,7 @@
 """tools/render_scenes.py: what it writes is read back by hand and held against the scenes themselves."""
 
 import csv
+import json
 import os
 from pathlib import Path
 import subprocess
@@ -85,6 +86,38 @@ def test_voc_2007_numbers_plainly_and_takes_single_splits(tmp_path):
     assert (main / "test.txt").read_text() == "000001\n000002\n" and not (main / "trainval.txt").exists()
 
 
+@pytest.mark.parametrize(("flags", "year", "prefix"), [([], 2014, "COCO_{split}_"), (["--year=2017"], 2017, "")])
+def test_coco(tmp_path, flags, year, prefix):
+    done = _run("--layout=coco", "--output=made", "--count=30", "--size=48", "--seed=3", "--splits=val,train", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["annotations", f"train{year}", f"val{year}"]
+    ids, left_out = [], 0
+    for start, split in ((1, "val"), (31, "train")):
+        drawn = scenes.render(3, scenes.split_indices(split, 30), 48)
+        content = json.loads((tmp_path / "made" / "annotations" / f"instances_{split}{year}.json").read_text())
+        assert set(content) == {"info", "licenses", "images", "annotations", "categories"}
+        assert [c["name"] for c in content["categories"]] == list(scenes.SHAPES)
+        shape = {c["id"]: c["name"] for c in content["categories"]}
+        names = [f"{prefix.format(split=f'{split}{year}')}{start + i:012d}.jpg" for i in range(30)]
+        assert [(e["id"], e["file_name"], e["width"], e["height"]) for e in content["images"]] == [
+            (start + i, name, 48, 48) for i, name in enumerate(names)
+        ]
+        assert sorted(p.name for p in (tmp_path / "made" / f"{split}{year}").iterdir()) == names
+        for i, name in enumerate(names):
+            image = np.asarray(Image.open(tmp_path / "made" / f"{split}{year}" / name), float)
+            assert image.shape == (48, 48, 3) and np.abs(image - drawn.images[i]).mean() < 12
+            written = [e for e in content["annotations"] if e["image_id"] == start + i]
+            objects = [o for o in drawn.objects[i] if o.fraction >= scenes.MIN_FRACTION]
+            left_out += len(drawn.objects[i]) - len(objects)
+            assert [(shape[e["category_id"]], e["iscrowd"], e["segmentation"]) for e in written] == [(o.shape, 0, []) for o in objects]
+            for entry, thing in zip(written, objects, strict=True):
+                x, y, width, height = entry["bbox"]
+                assert (x + 1, y + 1, x + width, y + height) == thing.box  # a box of VOC counts from 1 and includes its ends
+                assert entry["area"] == pytest.approx(thing.fraction * 48**2, abs=0.01)
+        ids += [e["id"] for e in content["annotations"]]
+    assert ids == list(range(1, len(ids) + 1)) and left_out > 0
+
+
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 def test_folder(tmp_path, kind):
     done = _run("--layout=folder", "--output=made", "--count=5", "--size=24", "--splits=train,test", f"--image_format={kind}", cwd=tmp_path)
@@ -114,8 +147,8 @@ def test_folder_with_chosen_columns(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--layout=coc", "--output=new"], "voc or folder"),
-        (["--output=new"], "voc or folder"),
+        (["--layout=coc", "--output=new"], "voc, coco or folder"),
+        (["--output=new"], "voc, coco or folder"),
         (["--layout=voc"], "--output"),
         (["--layout=voc", "--output=full"], "not an empty folder"),
         (["--layout=folder", "--output=full/file"], "not an empty folder"),
@@ -123,6 +156,7 @@ def test_folder_with_chosen_columns(tmp_path):
         (["--layout=folder", "--output=new", "--splits=train,dev"], "train, val, test"),
         (["--layout=folder", "--output=new", "--count=0"], "--count"),
         (["--layout=voc", "--output=new", "--size=2"], "--size"),
+        (["--layout=coco", "--output=new", "--year=0"], "--year"),
         (["--layout=folder", "--output=new", "--tasks=ball"], "ball"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from amalgam_tf.data import splits
 from amalgam_tf.data.voc import CLASSES
 from amalgam_tf.errors import UserError
+from amalgam_tf.tasks import is_name
 
 
 @pytest.mark.parametrize("name", splits.names())
@@ -20,8 +21,10 @@ def test_every_file_says_where_it_comes_from_and_names_known_classes(name):
     assert set(data) in ({"source", "note", "groups"}, {"source", "command", "groups"})
     groups = splits.load_groups(name)
     assert {g: list(c) for g, c in groups.items()} == data["groups"]
-    vocabulary = {"voc": CLASSES, "voc2012": CLASSES}[name.split("_")[0]]
-    assert {c for group in groups.values() for c in group} <= set(vocabulary)
+    classes = {c for group in groups.values() for c in group}
+    # COCO's names are held against its own file in test_coco.py
+    vocabulary = {"voc": CLASSES, "voc2012": CLASSES, "coco": classes}[name.split("_")[0]]
+    assert classes <= set(vocabulary) and all(is_name(c) for c in classes)
 
 
 def test_ke_groups_are_the_twenty_classes_and_fit_figure_3():
@@ -45,6 +48,15 @@ def test_animals():
         "teacher1": ("cat", "cow", "person", "chair"),
         "teacher2": ("dog", "horse", "sheep", "sofa"),
     }
+
+
+def test_coco_halves():
+    first, second = splits.load_groups("coco_halves").values()
+    assert (len(first), len(second), len({*first, *second})) == (40, 40, 80)
+    # category ids 1, 10, 44 and 46, 72, 90
+    assert (first[0], first[9], first[-1]) == ("person", "traffic_light", "bottle")
+    assert (second[0], second[22], second[-1]) == ("wine_glass", "tv", "toothbrush")
+    assert set(CLASSES) - {"aeroplane", "diningtable", "motorbike", "pottedplant", "sofa", "tvmonitor"} <= {*first, *second}
 
 
 def test_own_file_by_path_or_text(tmp_path):
