@@ -20,7 +20,7 @@ from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.tasks import Task
-from amalgam_tf.teachers import Pool, Stream, Student, Teacher, in_blocks, in_precision, teacher_folder
+from amalgam_tf.teachers import Pool, Stream, Student, Teacher, in_blocks, in_precision, resolved
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import Phase, Update
 
@@ -97,7 +97,7 @@ def prepare(config: Any, workdir: Path = Path()) -> Setting:
     one_of("targets", config.targets, ("soft", "hard"))
     policy, teachers = keras.config.dtype_policy().name, []
     for name, entry in config.teachers.items():
-        teachers.append(in_blocks(in_precision(Teacher.load(teacher_folder(entry.path, workdir), name), policy), config.granularity))
+        teachers.append(in_blocks(in_precision(Teacher.load(resolved(entry.path, workdir), name), policy), config.granularity))
         if not config.teacher_weights[name] > 0:
             raise UserError(f"teacher_weights.{name} must be greater than 0, not {config.teacher_weights[name]}")
     pool = Pool(teachers)

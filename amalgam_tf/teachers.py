@@ -8,6 +8,7 @@ written in the card and nowhere else.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -304,9 +305,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def teacher_folder(path: str, workdir: Path) -> Path:
-    """A pool entry's path with `{workdir}` filled in."""
-    return Path(path.replace("{workdir}", str(workdir)))
+def resolved(path: str, workdir: Path) -> Path:
+    """A path of a config with `{workdir}` filled in; `..` is resolved by name, since the workdir need not exist yet."""
+    return Path(os.path.normpath(path.replace("{workdir}", str(workdir))))
 
 
 def load_any(folder: Path) -> Teacher | Student:

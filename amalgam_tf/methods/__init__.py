@@ -52,10 +52,10 @@ def train_missing_teachers(config: Any, workdir: Path, strategy: str) -> None:
     Raises:
         UserError: a teacher is missing and `train_missing_teachers` is off, or its entry names no config.
     """
-    from amalgam_tf.teachers import find_card, teacher_folder
+    from amalgam_tf.teachers import find_card, resolved
 
     for name, entry in config.get("teachers", {}).items():
-        folder = teacher_folder(entry.path, workdir)
+        folder = resolved(entry.path, workdir)
         if find_card(folder):
             continue
         source = entry.get("config", "")

@@ -87,7 +87,7 @@ from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models.adapters import ChannelFilter
 from amalgam_tf.models.blocks import BlockNet, multiply_adds, named_variables, parameters
 from amalgam_tf.models.resnet import check_start
-from amalgam_tf.teachers import Stream, Teacher, foreign_data
+from amalgam_tf.teachers import Stream, Teacher, foreign_data, resolved
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
 
@@ -275,7 +275,7 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     for note in foreign_data(setting.teachers, config.data):
         run.say(note)
     if config.branch.blocks_from:
-        run.adopt(config.branch.blocks_from.replace("{workdir}", str(run.workdir)), "blocks", BLOCK_SETTINGS)
+        run.adopt(resolved(config.branch.blocks_from, run.workdir), "blocks", BLOCK_SETTINGS)
     branched = amalgamate(setting, run)
     blocks = setting.teachers[0].net.names[:-1]
     return {

@@ -281,6 +281,10 @@ class TestDecisions:
         (note,) = pools.foreign_data([same, other], here)
         assert "teacher B" in note and "hold_out_seed" in note
 
+    def test_teachers_beside_a_workdir_that_does_not_exist_yet(self, pool, tmp_path):
+        beside = {name: {**entry, "path": "{workdir}/../pool/" + name} for name, entry in pool.items()}
+        assert [t.name for t in afk.enter(afk_config(beside), tmp_path / "not_yet").teachers] == ["A", "B"]
+
     def test_unneeded_teachers_are_left_alone(self, pool):
         assert [t.name for t in afk.enter(afk_config(pool, "cone")).teachers] == ["B"]
 
