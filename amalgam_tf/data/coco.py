@@ -53,7 +53,7 @@ def load(
         only_available: leave out images that are listed but not there (the name then ends in `/available`) instead of failing.
 
     Returns:
-        The examples `coco/<split>` in the order of the file; ids are the image ids, labels int32 [n] of 1, 0 and `IGNORE`.
+        The examples `coco/<split>` by rising id; ids are the image ids, labels int32 [n] of 1, 0 and `IGNORE`.
 
     Raises:
         UserError: folder, annotation file or image missing; an entry missing, of the wrong kind, repeated or pointing nowhere; class,
@@ -117,7 +117,7 @@ def _value(path: Path, place: str, entry: object, field: str, kind: type) -> int
 
 
 def _files(path: Path, content: dict) -> dict[int, str]:
-    """Image id -> file name, in the order of the file."""
+    """Image id -> file name, by rising id: the order of the official files is arbitrary, and TFDS has another."""
     files, places = {}, {}
     for position, entry in enumerate(_entries(path, content, "images")):
         place = f"images[{position}]"
@@ -131,7 +131,7 @@ def _files(path: Path, content: dict) -> dict[int, str]:
         files[image_id] = name
     if not files:
         raise UserError(f"{path} lists no image: unpack it again")
-    return files
+    return dict(sorted(files.items()))
 
 
 def _leaves(name: str) -> bool:

@@ -35,11 +35,21 @@ class Preprocessing:
 
     @classmethod
     def named(cls, name: str, size: int) -> "Preprocessing":
-        """`centred` (own nets: roughly -2..2), `imagenet` (RGB mean and std) or `caffe` (keras.applications ResNets: BGR minus mean)."""
+        """One of the usual ones.
+
+        `centred` (own nets: roughly -2..2); those of keras.applications: `caffe` (ResNets: BGR minus ImageNet mean), `torch`
+        (DenseNets: RGB by ImageNet mean and std), `tf` (-1..1); `unit` (0..1); `none` (0..255: the network scales by itself).
+
+        Raises:
+            UserError: another name.
+        """
         known = {
             "centred": {},
-            "imagenet": dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+            "torch": dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
             "caffe": dict(order="bgr", mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0)),
+            "tf": dict(std=(127.5, 127.5, 127.5)),
+            "unit": dict(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)),
+            "none": dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         }
         if name not in known:
             raise UserError(f"unknown normalisation {name!r}: choose {', '.join(known)}")
