@@ -80,3 +80,8 @@ def evaluate() -> None:
 def export() -> None:
     """Console script `amalgam-export`."""
     runpy.run_module("amalgam_tf.bin.export", run_name="__main__", alter_sys=True)
+
+
+def compare() -> None:
+    """Console script `amalgam-compare`."""
+    runpy.run_module("amalgam_tf.bin.compare", run_name="__main__", alter_sys=True)

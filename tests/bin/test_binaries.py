@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BINARIES = ("train", "evaluate", "export")
+BINARIES = ("train", "evaluate", "export", "compare")
 
 
 def call(binary, *flags):
@@ -33,7 +33,7 @@ def test_console_scripts_help_like_their_modules(binary):
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    assert "python -m amalgam_tf.bin." in done.stdout and ("--workdir" in done.stdout or "--model" in done.stdout)
+    assert "python -m amalgam_tf.bin." in done.stdout and any(flag in done.stdout for flag in ("--workdir", "--model", "--runs"))
 
 
 @pytest.mark.parametrize(

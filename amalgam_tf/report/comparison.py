@@ -1,0 +1,122 @@
+"""Several runs beside each other and beside the papers: reads, groups, writes one set of files a published table or experiment."""
+
+from collections.abc import Sequence
+from pathlib import Path
+import re
+
+from amalgam_tf.errors import UserError, one_of
+from amalgam_tf.report import figures, paper, seeds, text
+from amalgam_tf.report.runs import FinishedRun, groups, read
+
+
+def compare(
+    places: Sequence[str], output: str | Path, *, table: str = "", metric: str = "accuracy", summary: str = "", resamples: int = 1000
+) -> str:
+    """Writes the comparisons that runs allow into a folder, and returns them as text.
+
+    Runs that name a row of one of AFK's tables stand beside that table: `{table}.md`, `{table}.csv`, for fig. 3 also `.png`. All others
+    are summarised by test part and task list: `summary_{test part}.md` and files beside it (`seeds.write`).
+
+    Args:
+        places: workdirs, results files or patterns of them.
+        output: folder to write to; made if it is missing.
+        table: only this published table.
+        metric: what stands against the VOC tables (`paper.METRICS`).
+        summary: summarise ALL runs as one experiment under this name, besides.
+        resamples: of the bootstrap, at least 1.
+
+    Raises:
+        UserError: no such run, table or metric; a folder that cannot be written; runs measured on different test parts.
+    """
+    one_of("--metric", metric, paper.METRICS)
+    if table:
+        one_of("--table", table, paper.TABLES)
+    if summary and not re.fullmatch(r"[\w.+-]+", summary):
+        raise UserError(f"--summary={summary!r} becomes part of file names: use letters, digits and _ . + - only")
+    if resamples < 1:
+        raise UserError(f"--resamples must be at least 1, not {resamples}")
+    runs, notes = read(places)
+    named = {t: [r for r in runs if paper.table_of(r.results) == t] for t in paper.TABLES}
+    if table and not named[table]:
+        rows = ", ".join(sorted({r.results.get("published_row") or "none" for r in runs}))
+        raise UserError(f"--table={table}: no run names a row of it; the published rows they name: {rows}")
+    folder = _folder(Path(output))
+    said, files = [*(f"note: {n}" for n in notes)], []
+    for name in [table] if table else [t for t in paper.TABLES if named[t]]:
+        markdown, written = _beside_table(name, named[name], metric, folder)
+        said, files = [*said, markdown], [*files, *written]
+    if summary:
+        jobs = [(summary, _one_experiment(runs))]
+    else:
+        jobs = [] if table else _experiments([r for r in runs if not paper.table_of(r.results)], runs)
+    for name, members in jobs:
+        found, found_notes = groups(members)
+        markdown, written = seeds.write(name, found, found_notes, folder, resamples)
+        said, files = [*said, markdown], [*files, *written]
+    return "\n\n".join([*said, "\n".join(f"wrote {f}" for f in files)])
+
+
+def _folder(output: Path) -> Path:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={output} cannot be made ({error.strerror}): choose another folder") from error
+    return output
+
+
+def _beside_table(table: str, runs: Sequence[FinishedRun], metric: str, folder: Path) -> tuple[str, list[Path]]:
+    found, notes = groups(runs)
+    notes = [*paper.check_one_test_set(table, found), *notes]
+    cells = paper.cells_of(table, found, metric)
+    lines = paper.markdown(table, found, cells, metric, notes)
+    files = [folder / f"{table}.md", text.write_csv(folder / f"{table}.csv", paper.CSV_HEAD, (c.csv() for c in cells))]
+    if table == "afk_fig3" and figures.curves_of_pairs(paper.pairs(table, found), folder / f"{table}.png"):
+        files.append(folder / f"{table}.png")
+        lines += [f"![test metric of the student branched at each block]({table}.png)", ""]
+    lines += ["## Runs", "", *seeds.origin(found), ""]
+    markdown = "\n".join(lines)
+    files[0].write_text(markdown, encoding="utf-8")
+    return markdown, files
+
+
+def _one_experiment(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """All of them, if that makes sense.
+
+    Raises:
+        UserError: runs of different test parts, or students of different labels.
+    """
+    first = runs[0]
+    for run in runs:
+        if run.test_set != first.test_set:
+            raise UserError(
+                f"--summary: {first.name} was measured on {first.test_set} and {run.name} on {run.test_set}: summarise runs of one test set"
+            )
+    students = [r for r in runs if r.method != "teacher"]
+    for run in students:
+        mine, theirs = (", ".join(r.results["tasks"]) for r in (students[0], run))
+        if set(run.results["tasks"]) != set(students[0].results["tasks"]):
+            raise UserError(
+                f"--summary: {students[0].name} and {run.name} are students of different labels ({mine}; {theirs}): "
+                "summarise runs of one task list"
+            )
+    return list(runs)
+
+
+def _experiments(runs: Sequence[FinishedRun], everything: Sequence[FinishedRun]) -> list[tuple[str, list[FinishedRun]]]:
+    """(name, runs) by test part and labels; a teacher's run goes with the students it taught."""
+    students = [r for r in runs if r.method != "teacher"]
+    found: dict[tuple, list[FinishedRun]] = {}
+    for run in students:
+        found.setdefault((run.test_set, *sorted(run.results["tasks"])), []).append(run)
+    for teacher in [r for r in runs if r.method == "teacher"]:
+        homes = [members for members in found.values() if any(seeds.taught_by(teacher, s) for s in members if s.method != "teacher")]
+        for members in homes:
+            members.append(teacher)
+        if not homes and not any(seeds.taught_by(teacher, s) for s in everything if s.method != "teacher"):
+            found.setdefault((teacher.test_set,), []).append(teacher)
+    names: dict[str, list[FinishedRun]] = {}
+    for members in found.values():
+        base = "summary_" + re.sub(r"[^\w.+-]+", "-", members[0].results["test"]["data"])
+        name = next(n for n in (base, *(f"{base}_{i}" for i in range(2, len(found) + 2))) if n not in names)
+        names[name] = members
+    return list(names.items())
