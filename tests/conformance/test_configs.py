@@ -80,14 +80,14 @@ def binary(name, *flags):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("path", CONFIGS)
-def test_smoke_run(path, tmp_path):
-    done = binary("train", f"--config={path}:smoke", f"--workdir={tmp_path}")
+@pytest.mark.parametrize(("path", "argument"), [*((path, "") for path in CONFIGS), ("configs/afk/voc2012_part.py", "distill")])
+def test_smoke_run(path, argument, tmp_path):
+    done = binary("train", f"--config={path}:{argument},smoke", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["tasks"] and results["test"]["images"] > 0 and results["seconds"] > 0
-    figures = () if results["method"] == "teacher" else ("figures/per_task.png", "figures/block_losses.png")
-    for name in ("config.json", "train.log", "metrics.jsonl", "decisions.json", "report.md", *figures):
+    figures = {"teacher": (), "distill": ("figures/per_task.png",), "afk": ("figures/per_task.png", "figures/block_losses.png")}
+    for name in ("config.json", "train.log", "metrics.jsonl", "decisions.json", "report.md", *figures[results["method"]]):
         assert (tmp_path / name).stat().st_size > 0, name
     assert list((tmp_path / "tb").iterdir()) and list((tmp_path / "checkpoints").iterdir())
     assert str(results["seed"]) in (tmp_path / "report.md").read_text()
