@@ -84,9 +84,9 @@ from amalgam_tf.amalgamation import (
 )
 from amalgam_tf.branching import Branched, entangle, regroup, tail_costs, trunk_costs
 from amalgam_tf.errors import UserError, one_of
+from amalgam_tf.models import check_start
 from amalgam_tf.models.adapters import ChannelFilter
 from amalgam_tf.models.blocks import BlockNet, multiply_adds, named_variables, parameters
-from amalgam_tf.models.resnet import check_start
 from amalgam_tf.teachers import Stream, Teacher, foreign_data, resolved
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
@@ -122,7 +122,7 @@ def amalgamate(setting: Setting, run: Run) -> Branched:
     # (11) end
     run.snapshot("blocks")  # other branch rules start from here
     if setting.config.curve:
-        run.decide("curve", lambda: test_curve(setting, student, filters, recorded))
+        run.decide("curve", lambda: curve_on_test(setting, student, filters, recorded))
 
     branches = run.decide("branches", lambda: choose_branches(setting, student, filters, recorded))  # (12) S_n^i
     run.say("  branch points: " + ", ".join(f"{s} at {b}" for s, b in branches.items()))
@@ -203,7 +203,7 @@ def within_budget(setting: Setting, student: BlockNet, filters: Filters, losses_
     return choice.budgeted_branch_points(losses_at, group_of, trunk_costs(student, count), tails, limit)
 
 
-def test_curve(setting: Setting, student: BlockNet, filters: Filters, recorded: Recorded) -> dict[str, Any]:
+def curve_on_test(setting: Setting, student: BlockNet, filters: Filters, recorded: Recorded) -> dict[str, Any]:
     """Block -> test metrics and size of the student with every task branched there, not fine-tuned (fig. 3; rows b1..b4, A17)."""
     curve = {}
     for block, values in recorded.items():
