@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from amalgam_tf import data
+from amalgam_tf import data, models
 from amalgam_tf.data.scenes import SHAPES
 from amalgam_tf.errors import UserError
 
@@ -89,7 +89,7 @@ def teacher(command: str, name: str, tasks: Sequence[str], *, backbone: str, inp
             width=1.0,
             granularity="stage",  # stage or unit: where the net can be cut
             weights=weights,  # none, imagenet, or a Keras weights file without the top
-            normalise="caffe" if weights != "none" else "centred",
+            normalise=models.normalisation(backbone, weights),
         )
     )
     config.epochs = 30

@@ -22,8 +22,8 @@ from keras import layers
 from amalgam_tf.amalgamation import Setting, distillation_phase, finish, held_out_losses, prepare, start_student, stream_logits
 from amalgam_tf.branching import Branched, Tail
 from amalgam_tf.errors import one_of
+from amalgam_tf.models import check_start
 from amalgam_tf.models.blocks import BlockNet
-from amalgam_tf.models.resnet import check_start
 from amalgam_tf.teachers import foreign_data
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS

@@ -24,8 +24,8 @@ from amalgam_tf.data import pipeline
 from amalgam_tf.data.examples import IGNORE, Examples
 from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError, one_of
+from amalgam_tf.models import check_start
 from amalgam_tf.models.blocks import BlockNet
-from amalgam_tf.models.resnet import check_start
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Teacher, split_rows
 from amalgam_tf.training.loop import Run
@@ -35,7 +35,7 @@ from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
 def train(config: Any, run: Run) -> dict[str, Any]:
     """Trains, measures and saves the teacher of a config to `workdir/teacher`; returns the results."""
     one_of("batchnorm", config.batchnorm, BATCH_NORMS)
-    check_start("model.weights", config.model.weights, "batchnorm", config.batchnorm, config.model.normalise)
+    check_start("model.weights", config.model.weights, "batchnorm", config.batchnorm, config.model.normalise, config.model.backbone)
     wanted = [w.task for w in task_lists.parse(config.tasks)]
     parts = data.parts(config.data, None if wanted == [task_lists.EVERYTHING] else wanted)
     tasks, size = parts.train.tasks, config.model.input_size

@@ -266,7 +266,8 @@ def rebuilt(
             config["filters"] = max(1, round(config["filters"] * width))
         if synchronized and isinstance(layer, layers.BatchNormalization):
             config["synchronized"] = True
-        if policy is not None and not isinstance(layer, layers.InputLayer | layers.Dense):
+        # An operation of keras.ops has no policy: it computes in that of its input.
+        if policy is not None and isinstance(layer, layers.Layer) and not isinstance(layer, layers.InputLayer | layers.Dense):
             config["dtype"] = policy
         return layer.__class__.from_config(config)
 

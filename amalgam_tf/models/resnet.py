@@ -11,12 +11,12 @@ import keras
 from keras import layers
 
 from amalgam_tf.errors import UserError
-from amalgam_tf.models.blocks import BlockNet, rebuilt
+from amalgam_tf.models.applications import application, block_ends, with_head
+from amalgam_tf.models.blocks import BlockNet
 
 _UNIT = re.compile(r"conv(\d+)_block(\d+)_out")
 _APPLICATIONS = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}
 _BN = {"epsilon": 1.001e-5}  # as keras.applications
-_MOMENTUM = 0.9  # of batch norm; at Keras's 0.99 the stored statistics lag hundreds of steps behind, longer than a block is trained
 
 
 def trunk(name: str, *, input_size: int, width: float = 1.0, weights: str = "none") -> keras.Model:
@@ -33,7 +33,7 @@ def trunk(name: str, *, input_size: int, width: float = 1.0, weights: str = "non
         UserError: unknown name, weights that do not exist for it, a failed download, a file that does not fit.
     """
     if name in _APPLICATIONS:
-        return _application(name, input_size, width, weights)
+        return application(name, _APPLICATIONS[name], input_size=input_size, width=width, weights=weights)
     if weights != "none":
         raise UserError(f"there are no ready weights for {name}: set weights=none, or use {' or '.join(_APPLICATIONS)}")
     if name == "resnet18":
@@ -47,14 +47,12 @@ def trunk(name: str, *, input_size: int, width: float = 1.0, weights: str = "non
 
 
 def cuts(model: keras.Model, granularity: str) -> dict[str, str]:
-    """`{block name: layer that ends it}` in order, for granularity `unit` (b{stage}_{unit}) or `stage` (b{stage})."""
-    units = {(int(m[1]) - 1, int(m[2])): m[0] for layer in model.layers if (m := _UNIT.fullmatch(layer.name))}
-    if granularity == "unit":
-        return {f"b{stage}_{unit}": units[stage, unit] for stage, unit in sorted(units)}
-    if granularity == "stage":
-        last = {stage: unit for stage, unit in sorted(units)}
-        return {f"b{stage}": units[stage, unit] for stage, unit in last.items()}
-    raise UserError(f"granularity must be unit or stage, not {granularity!r}")
+    """`{block name: layer that ends it}` in order, for granularity `unit` (b{stage}_{unit}) or `stage` (b{stage}).
+
+    Raises:
+        UserError: another granularity.
+    """
+    return block_ends({(int(m[1]) - 1, int(m[2])): m[0] for layer in model.layers if (m := _UNIT.fullmatch(layer.name))}, granularity)
 
 
 def classifier(
@@ -62,63 +60,7 @@ def classifier(
 ) -> BlockNet:
     """A ResNet with global average pooling and one dense layer of `outputs` float32 logits; last block `head`."""
     base = trunk(name, input_size=input_size, width=width, weights=weights)
-    for layer in base.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = _MOMENTUM
-    ends = cuts(base, granularity)
-    x = layers.GlobalAveragePooling2D(name="avg_pool")(base.output)
-    model = keras.Model(base.input, layers.Dense(outputs, dtype="float32", name="logits")(x), name=name)
-    if synchronized:  # last, and with the values of the plain one: the start must not depend on the strategy
-        values = model.get_weights()
-        model = rebuilt(model, synchronized=True)
-        model.set_weights(values)
-    return BlockNet.cut(model, list(ends.values()), [*ends, "head"])
-
-
-def check_start(key: str, weights: str, batchnorm_key: str, batchnorm: str, normalise: str) -> None:
-    """Refuses starts that train silently but badly.
-
-    Args:
-        key: config key of the weights, for the sentence.
-        weights: `none`, `imagenet`, `teacher` or a file.
-        batchnorm_key: config key of the statistics.
-        batchnorm: `batch` or `frozen`.
-        normalise: name of the input normalisation; "" if it comes from elsewhere.
-
-    Raises:
-        UserError: a random start with frozen statistics, or ready weights with an input they were not made for.
-    """
-    if weights == "none" and batchnorm == "frozen":
-        raise UserError(
-            f"{key}=none starts from random weights, whose stored batch-norm statistics mean nothing: set {batchnorm_key}=batch"
-        )
-    if weights not in ("none", "teacher") and normalise not in ("", "caffe"):
-        raise UserError(f"{key}={weights} expects its input normalised as caffe (BGR minus mean), not {normalise}: set normalise=caffe")
-
-
-def _application(name: str, input_size: int, width: float, weights: str) -> keras.Model:
-    if width != 1 and weights != "none":
-        raise UserError(f"ready weights fit {name} only at width 1, not {width}: set width=1 or weights=none")
-    if input_size < 32:
-        raise UserError(
-            f"{name} needs an input of at least 32 pixels, not {input_size}: raise the size or use a CIFAR-style net such as resnet14"
-        )
-    make = getattr(keras.applications, _APPLICATIONS[name])
-    options = dict(include_top=False, input_shape=(input_size, input_size, 3), name=name)
-    if weights == "none":
-        model = make(weights=None, **options)
-        return rebuilt(model, width=width) if width != 1 else model
-    try:
-        return make(weights=weights, **options)
-    except Exception as error:  # Keras raises a plain Exception for a failed download and ValueErrors of many lines for a wrong file
-        if weights == "imagenet":
-            raise UserError(
-                f"the ImageNet weights of {name} could not be downloaded ({str(error).splitlines()[0][:120]}): fetch the no-top .h5 file "
-                "elsewhere and pass its path instead of imagenet"
-            ) from error
-        raise UserError(
-            f"{weights} could not be loaded as weights of {name} ({str(error).splitlines()[0][:160]}): pass a Keras no-top weights file"
-        ) from error
+    return with_head(base, cuts(base, granularity), outputs=outputs, synchronized=synchronized)
 
 
 def _basic_net(name: str, input_size: int, units: list[int], width: int, *, imagenet_stem: bool) -> keras.Model:

@@ -24,6 +24,8 @@ ROWS = [
     Row("resnet14", 16, "unit", 0.5, 7),
     Row("resnet18", 64, "unit", 0.25, 9),
     Row("resnet50", 32, "stage", 1.0, 5),
+    Row("densenet121", 32, "stage", 1.0, 5),
+    Row("densenet121", 32, "unit", 0.125, 59),
 ]
 OUTPUTS = 5
 

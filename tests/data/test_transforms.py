@@ -14,7 +14,7 @@ from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError
 
 RNG = np.random.default_rng(0)
-NAMED = ("centred", "imagenet", "caffe")
+NAMED = ("centred", "torch", "caffe", "tf", "unit", "none")
 
 
 def picture(height=40, width=56) -> np.ndarray:
@@ -55,10 +55,16 @@ class TestPreprocessing:
         theirs = keras.applications.resnet50.preprocess_input(images.astype(np.float32).copy())
         np.testing.assert_allclose(Preprocessing.named("caffe", 8)(images), theirs, atol=1e-4)
 
-    def test_imagenet_is_the_torch_convention(self):
+    @pytest.mark.parametrize("mode", ["caffe", "torch", "tf"])
+    def test_the_modes_of_keras(self, mode):
         images = batch()
-        theirs = keras.applications.imagenet_utils.preprocess_input(images.astype(np.float32).copy(), mode="torch")
-        np.testing.assert_allclose(Preprocessing.named("imagenet", 8)(images), theirs, atol=1e-5)
+        theirs = keras.applications.imagenet_utils.preprocess_input(images.astype(np.float32).copy(), mode=mode)
+        np.testing.assert_allclose(Preprocessing.named(mode, 8)(images), theirs, atol=1e-4)
+
+    def test_unit_and_none(self):
+        images = batch()
+        np.testing.assert_allclose(Preprocessing.named("unit", 8)(images), images / 255.0, atol=1e-6)
+        np.testing.assert_array_equal(Preprocessing.named("none", 8)(images), images)
 
     @pytest.mark.parametrize("name", NAMED)
     def test_json_round_trip(self, name):
@@ -74,8 +80,8 @@ class TestPreprocessing:
             Preprocessing(8, **options)
 
     def test_unknown_name(self):
-        with pytest.raises(UserError, match="unknown normalisation 'tf': choose centred, imagenet, caffe"):
-            Preprocessing.named("tf", 8)
+        with pytest.raises(UserError, match="unknown normalisation 'keras': choose centred, torch, caffe, tf, unit, none"):
+            Preprocessing.named("keras", 8)
 
 
 class TestResize:
