@@ -133,21 +133,28 @@ def start_student(setting: Setting, run: Run) -> BlockNet:
     student = trunk.fresh("student", seed=run.seed_of("student"), synchronized=run.strategy.num_replicas_in_sync > 1)
     if weights == "none":
         return student
-    start = trunk if weights == "teacher" else _pretrained(first, weights, setting.config.granularity)
+    start = trunk if weights == "teacher" else _pretrained(setting, weights)
     for name in student.names:
         student.block(name).set_weights(start.block(name).get_weights())
     return student
 
 
-def _pretrained(first: Teacher, weights: str, granularity: str) -> BlockNet:
+def _pretrained(setting: Setting, weights: str) -> BlockNet:
+    first, wanted = setting.teachers[0], setting.config.granularity
     backbone = first.card.get("backbone")
     if not backbone:
         raise UserError(
             f"student.weights={weights} needs a known backbone, but the card of teacher {first.name} names none: use none or teacher"
         )
+    expected = models.normalisation(backbone["backbone"], weights)
+    if setting.preprocessing != Preprocessing.named(expected, setting.preprocessing.size):
+        raise UserError(
+            f"student.weights={weights} expects its input normalised as {expected}, but the student reads it otherwise "
+            f"(student.normalise={setting.config.student.normalise or 'as teacher ' + first.name}): set student.normalise={expected}"
+        )
     options = {k: backbone[k] for k in ("granularity", "width")}
     net = models.classifier(backbone["backbone"], input_size=first.preprocessing.size, outputs=1, weights=weights, **options)
-    return net.joined(net.stages()) if granularity == "stage" and backbone["granularity"] == "unit" else net
+    return net.joined(net.stages()) if wanted == "stage" and backbone["granularity"] == "unit" else net
 
 
 # -- losses -----------------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ So pixels, caches and sentences about bad images are those of a directory, and s
 is whole and the JPEGs have their sizes, no record file is opened and no JPEG touched (caches go by their time of change). The folder takes
 as much space as the record files; whoever deletes it pays for one more pass over them.
 
-Examples are sorted by id, as VOC's own lists and the reader `coco` have them. Differences from the directory readers: COCO's categories come in the order of its file (TFDS does not keep their ids), which
-in the official files is that of the ids. TFDS prepares VOC and COCO whole or not at all, so there is no `only_available`.
+Examples are sorted by id, as VOC's own lists and the reader `coco` have them. Differences from the directory readers: COCO's categories
+come in the order of its file (TFDS does not keep their ids), which in the official files is that of the ids; and TFDS prepares VOC and
+COCO whole or not at all, so there is no `only_available`.
 
 Nothing is downloaded unless `download` says so. TFDS is optional and imported on first use; its builders also need importlib_resources,
 which TFDS 4.9.10 does not ask for (tensorflow/datasets issue 11212).

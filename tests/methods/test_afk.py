@@ -268,6 +268,11 @@ class TestDecisions:
         with pytest.raises(UserError, match="set block.batchnorm=batch"):
             afk.enter(afk_config(pool, block__batchnorm="frozen"))
 
+    def test_ready_weights_want_the_input_they_were_made_for(self, pool, tmp_path):
+        setting = afk.enter(afk_config(pool, student__weights="some.h5"))  # teachers read `centred` images, ResNet weights want `caffe`
+        with Run(tmp_path / "run", {}) as run, pytest.raises(UserError, match="as teacher A.: set student.normalise=caffe"):
+            amalgamation.start_student(setting, run)
+
     @pytest.mark.parametrize("name", ["student", "a/b", "a@b"])
     def test_teacher_names_that_would_get_in_the_way(self, name):
         with pytest.raises(UserError, match="cannot be called"):
