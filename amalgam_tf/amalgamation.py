@@ -88,11 +88,17 @@ class Images:
 
 
 # -- entering ---------------------------------------------------------------------------------------------------------
-def prepare(config: Any, workdir: Path = Path()) -> Setting:
+def prepare(config: Any, workdir: Path = Path(), check: Callable[[Sequence[Teacher]], None] = lambda teachers: None) -> Setting:
     """Loads the teachers, resolves the wanted tasks, reads the images and computes the teachers' outputs once.
 
+    Args:
+        config: the experiment.
+        workdir: what `{workdir}` in the teachers' paths stands for.
+        check: what else a method wants of the needed teachers; called before any image is read.
+
     Raises:
-        UserError: whatever teachers, tasks or data find wrong; teachers that read images of different sizes.
+        UserError: whatever teachers, tasks or data find wrong; teachers that read images of different sizes, or describe one task in
+            different ways.
     """
     one_of("targets", config.targets, ("soft", "hard"))
     policy, teachers = keras.config.dtype_policy().name, []
@@ -108,11 +114,29 @@ def prepare(config: Any, workdir: Path = Path()) -> Setting:
         raise UserError(
             f"teacher {other[0]} reads images of another size than {teachers[0].name} ({size} pixels): one student needs one size"
         )
+    check_same_tasks(streams)
+    check(teachers)
     images = Images(config, size, list({s.task.name: s.task for s in streams}.values()))
     own = config.student.normalise
     preprocessing = Preprocessing.named(own, size) if own else teachers[0].preprocessing
     targets = {part: teacher_targets(streams, teachers, images, part) for part in ("train", "held_out")}
     return Setting(config, streams, teachers, images, preprocessing, targets)
+
+
+def check_same_tasks(streams: Sequence[Stream]) -> None:
+    """Streams of one name must be one task: the same kind of truth, the same classes in the same order, the same head.
+
+    Raises:
+        UserError: they are not.
+    """
+    first: dict[str, Stream] = {}
+    for s in streams:
+        other = first.setdefault(s.task.name, s)
+        if s.task != other.task:
+            raise UserError(
+                f"teachers {other.teacher} and {s.teacher} mean different things by {s.task.name} ({other.task}; {s.task}): "
+                f"take it from one of them, as {other}"
+            )
 
 
 def teacher_targets(streams: Sequence[Stream], teachers: Sequence[Teacher], images: Images, part: str) -> dict[str, np.ndarray]:
@@ -200,16 +224,18 @@ def held_out_losses(
         part: `held_out` or `train`.
 
     Returns:
-        stream -> `loss` (against its teacher) and `divergence` (loss minus the teacher's own entropy: 0 is perfect), means in nats.
+        stream -> `loss` (what is trained: against the teacher's probabilities, or its rounded ones) and `divergence` (Kullback-Leibler,
+        from the teacher's probabilities to the student's, whatever the targets: 0 is perfect), means in nats.
     """
     names = [str(s) for s in streams]
 
     @tf.function(autograph=False)
     def values(pixels, *rows):
         targets = dict(zip(names, rows, strict=True))
-        loss = customised_losses(streams, logits(pixels), targets, setting.hard)
-        floor = customised_losses(streams, targets, targets, setting.hard)
-        return {s: {"loss": loss[s], "divergence": loss[s] - floor[s]} for s in names}
+        written = logits(pixels)
+        loss, soft = (customised_losses(streams, written, targets, hard) for hard in (setting.hard, False))
+        entropy = customised_losses(streams, targets, targets, False)
+        return {s: {"loss": loss[s], "divergence": soft[s] - entropy[s]} for s in names}
 
     rows = pipeline.in_order(values, setting.images.pixels[part], *(setting.targets[part][n][0] for n in names))
     return {s: {k: float(np.mean(v, dtype=np.float64)) for k, v in terms.items()} for s, terms in rows.items()}
@@ -227,16 +253,11 @@ def distillation_phase(setting: Setting, student: Branched, streams: Sequence[St
         run: the run.
         name: of the phase and of its section in the config: `epochs`, `batch_size`, `batchnorm`, `trainable`, `optimizer`.
     """
-    settings = setting.config[name]
-    trained = {
-        "all": [*student.trunk.weights(), *student.tail_weights()],
-        "trunk": student.trunk.weights(),
-        "tails": student.tail_weights(),
-    }
+    settings, part = setting.config[name], setting.config[name].trainable
     weights = {str(s): setting.weight(s) for s in streams}
 
     def each(pixels, targets, training):
-        return customised_losses(streams, stream_logits(setting, student, streams, training)(pixels), targets, setting.hard)
+        return customised_losses(streams, stream_logits(setting, student, streams, training, part)(pixels), targets, setting.hard)
 
     @tf.function(autograph=False)
     def held_out(pixels, *rows):
@@ -246,8 +267,8 @@ def distillation_phase(setting: Setting, student: Branched, streams: Sequence[St
     batch_norm = settings.batchnorm == "batch"
     update = Update(
         name,
-        trains=trained[settings.trainable],
-        statistics=student.statistics() if batch_norm else [],
+        trains=student.weights(part),
+        statistics=student.statistics(part) if batch_norm else [],
         loss=lambda batch: total(each(batch["images"], batch, batch_norm), weights),
         optimizer=settings.optimizer.to_dict(),
     )
@@ -264,11 +285,13 @@ def distillation_phase(setting: Setting, student: Branched, streams: Sequence[St
     )
 
 
-def stream_logits(setting: Setting, student: Branched, streams: Sequence[Stream], training: bool = False) -> StreamLogits:
-    """The student as a function: images in 0..255 -> stream -> logits [batch, outputs]."""
+def stream_logits(
+    setting: Setting, student: Branched, streams: Sequence[Stream], training: bool = False, part: str = "all"
+) -> StreamLogits:
+    """The student as a function: images in 0..255 -> stream -> logits [batch, outputs]; `training` and `part` as in `Branched.run`."""
 
     def logits(pixels):
-        by_task = student.run(setting.preprocessing(pixels), training=training)
+        by_task = student.run(setting.preprocessing(pixels), training, part)
         return {str(s): by_task[s.task.name] for s in streams}
 
     return logits

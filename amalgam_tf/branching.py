@@ -45,6 +45,9 @@ class Tail:
         return named if self.adapter is None else named | named_variables(self.adapter, f"{role}/{self.name}/adapter")
 
 
+PARTS = ("all", "trunk", "tails")  # what of a branched network is trained
+
+
 class Branched:
     """A trunk and tails that leave it at named blocks. Tasks may share a tail; trunk blocks behind the last branch are dropped."""
 
@@ -58,12 +61,12 @@ class Branched:
     def tasks(self) -> tuple[Task, ...]:
         return tuple(next(x for x in tail.tasks if x.name == name) for name, tail in self.tails.items())
 
-    def run(self, x, training: bool = False) -> dict[str, Any]:
-        """[batch, height, width, 3] -> task name -> logits [batch, outputs]."""
-        taps = self.trunk.taps(x, training=training)
+    def run(self, x, training: bool = False, part: str = "all") -> dict[str, Any]:
+        """[batch, height, width, 3] -> task name -> logits [batch, outputs]; with `training`, only `part` uses batch statistics."""
+        taps = self.trunk.taps(x, training=training and part != "tails")
         logits = {}
         for tail in self.unique_tails:
-            rows = tail.run(taps[tail.at], training=training)
+            rows = tail.run(taps[tail.at], training=training and part != "trunk")
             ends = np.cumsum([t.outputs for t in tail.tasks])
             logits |= {t.name: rows[:, end - t.outputs : end] for t, end in zip(tail.tasks, ends, strict=True)}
         return {name: logits[name] for name in self.tails}
@@ -74,13 +77,19 @@ class Branched:
             named |= tail.named_variables(role)
         return named
 
+    def weights(self, part: str = "all") -> list[keras.Variable]:
+        """What training a part may change."""
+        return {"all": [*self.trunk.weights(), *self.tail_weights()], "trunk": self.trunk.weights(), "tails": self.tail_weights()}[part]
+
     def tail_weights(self) -> list[keras.Variable]:
         """Trainable variables of all tails, adapters included (an adapter that several tails share comes once)."""
         adapters = {id(t.adapter): t.adapter for t in self.unique_tails if t.adapter is not None}
         return [v for t in self.unique_tails for v in t.net.weights()] + [v for a in adapters.values() for v in a.trainable_variables]
 
-    def statistics(self) -> list[keras.Variable]:
-        return [v for net in [self.trunk, *(t.net for t in self.unique_tails)] for v in net.statistics()]
+    def statistics(self, part: str = "all") -> list[keras.Variable]:
+        """What a forward pass of `part` in training may move: batch-norm statistics and seed states."""
+        nets = [*([self.trunk] if part != "tails" else []), *(t.net for t in self.unique_tails if part != "trunk")]
+        return [v for net in nets for v in net.statistics()]
 
     def as_model(self, name: str = "student") -> keras.Model:
         """One functional Keras model with a dict of logits by task."""
@@ -149,7 +158,8 @@ def tail_costs(
     """Block -> cost of the tail that leaves there, its head cut down to `tasks`.
 
     Tasks that are spread over several tails share out the rows of the head between them; so the cost of a row is counted in every tail
-    but belongs to one: an upper bound, above the truth by the rows of a dense layer at most.
+    but belongs to one: an upper bound, above the truth by the rows of a dense layer at most. (So does an adapter that tails of one
+    block share; callers with a tail for every task count it in each.)
 
     Args:
         teacher: whose rest it is.

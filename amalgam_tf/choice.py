@@ -2,7 +2,7 @@
 
 Branch points. The paper's rule is the block of smallest loss (`branch_points`). The student is then as good as it can be, but
 often large: losses tend to grow with depth, so tasks leave early and bring most of a teacher along. `tolerant_branch_points`
-and `budgeted_branch_points` trade a stated amount of loss, or all that a size limit takes, for depth.
+and `smallest_branch_points` trade a stated amount of loss for depth or size, `budgeted_branch_points` what a size limit takes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,12 +76,42 @@ def budgeted_branch_points(
         for front in fronts:
             both = ((a[0] + b[0], a[1] + b[1], (*a[2], b[2])) for a, b in itertools.product(combined, front))
             combined = _front(both)
-        smallest = min(smallest, *(cost for _, cost, _ in combined))
+        smallest = min([smallest, *(cost for _, cost, _ in combined)])
         best = min([best, *(c for c in combined if c[1] <= limit)], key=lambda c: c[:2])
     if not best[2]:
         raise UserError(f"no student is within the limit of {limit:.4g}: the smallest one costs {smallest:.4g}; raise the limit")
     chosen = dict(zip(members, best[2], strict=True))
     return {s: min(chosen[g], key=lambda b, s=s: losses[b][s]) for s, g in groups.items()}
+
+
+def smallest_branch_points(
+    losses: Losses, tolerance: float, groups: Mapping[str, str], trunk: Mapping[str, float], tails: Mapping[str, Mapping[str, float]]
+) -> dict[str, str]:
+    """The branch points of the cheapest student in which every stream is within a margin of its smallest loss. Not in the paper.
+
+    `tolerant_branch_points` looks at each stream alone; where streams of one group then leave at different blocks, every block brings a
+    tail of its own, and the student may grow. Here the tails are counted.
+
+    Args:
+        losses: block -> stream -> held-out loss, blocks in network order.
+        tolerance: margin in the unit of the losses (nats), >= 0.
+        groups: as in `budgeted_branch_points`, like `trunk` and `tails`.
+        trunk: block -> cost.
+        tails: group -> block -> cost.
+
+    Returns:
+        stream -> block: of the tails that are there, the one of the stream's smallest loss.
+
+    Raises:
+        UserError: a negative margin.
+    """
+    deepest = tolerant_branch_points(losses, tolerance)  # also checks the margin
+    floors = {s: min(values[s] for values in losses.values()) for s in deepest}
+    # Allowed blocks cost nothing, the others everything: then the best student without a limit is the cheapest of the allowed ones.
+    allowed = {b: {s: 0.0 if v <= floors[s] + tolerance else math.inf for s, v in values.items()} for b, values in losses.items()}
+    points = budgeted_branch_points(allowed, groups, trunk, tails, math.inf)
+    there = {g: {points[s] for s in groups if groups[s] == g} for g in groups.values()}
+    return {s: min((b for b in losses if b in there[g]), key=lambda b, s=s: losses[b][s]) for s, g in groups.items()}
 
 
 def _tail_sets(blocks: Sequence[str], losses: Losses, streams: Sequence[str], costs: Mapping[str, float]) -> Iterable[tuple]:

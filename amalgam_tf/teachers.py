@@ -23,7 +23,7 @@ from amalgam_tf.tasks import EVERYTHING, Task, Wanted, is_name
 from amalgam_tf.training import state
 
 CARD = "card.json"
-_RESERVED = ("student", "student_before_finetune", "teacher")  # names of results and folders
+_RESERVED = ("student", "student_before_finetune", "teacher", "data", "images", "truth")  # names in results, scores and folders
 MODEL = "model.keras"
 _TEACHER_KEYS = ("name", "blocks", "tasks", "preprocessing", "sha256")
 
@@ -215,7 +215,8 @@ def in_precision(teacher: Teacher, policy: str) -> Teacher:
     blocks = {}
     for name in teacher.net.names:
         old = teacher.net.block(name)
-        blocks[name] = rebuilt(old, policy=policy)
+        inputs = keras.DTypePolicy(policy).compute_dtype if blocks else None  # the image itself stays as it is
+        blocks[name] = rebuilt(old, policy=policy, inputs=inputs)
         blocks[name].set_weights(old.get_weights())
     return Teacher(teacher.name, BlockNet(blocks), teacher.tasks, teacher.preprocessing, teacher.card)
 

@@ -102,12 +102,13 @@ def teacher(command: str, name: str, tasks: Sequence[str], *, backbone: str, inp
 
 
 def paper_teacher(config: ConfigDict) -> ConfigDict:
-    """What the paper states (A5, A9): residual units as blocks, SGD, poly 0.01 / 0.9, weight decay 5e-3, batch 16.
+    """What the paper states: residual units as blocks (A9), poly 0.01 / 0.9, weight decay 5e-3, batch 16.
 
-    The ten-fold rate of the head is from the authors' later code.
+    SGD with momentum is our reading (A5), the ten-fold rate of the head the authors' later code.
     """
     config.optimizer, config.batch_size, config.batchnorm = sgd(0.01, weight_decay=5e-3, head_multiplier=10.0), 16, "batch"
-    config.model.granularity = "unit"  # A9: 16 blocks for a ResNet-50
+    if config.model.backbone.startswith("resnet"):
+        config.model.granularity = "unit"  # A9: 16 blocks for a ResNet-50, 4 for a DenseNet
     return config
 
 
@@ -125,7 +126,7 @@ def afk(command: str, teachers: dict[str, dict[str, str]], weights: str = "none"
     )
     config.branch = ConfigDict(
         dict(
-            rule="argmin",  # argmin (eq. 9), tolerance, budget, or a block name: all tasks leave there (A17)
+            rule="argmin",  # argmin (eq. 9), tolerance, smallest, budget, or a block name: all tasks leave there (A17)
             tolerance=0.01,  # nats above a task's smallest held-out loss that a deeper branch may cost
             max_parameters=0.0,  # of rule=budget: either this
             max_flops=0.0,  # or this, of one image
@@ -166,7 +167,7 @@ def teachers_in(folder: str, source: str, count: int) -> dict[str, dict[str, str
     return {f"teacher{i}": {"path": f"{folder}/teacher{i}", "config": f"{source},teacher{i}"} for i in range(1, count + 1)}
 
 
-def table_row(table: int, row: str, spec: dict, data: ConfigDict, root: str) -> ConfigDict:
+def table_row(table: int, row: str, spec: dict, data: ConfigDict, root: str, paper: bool) -> ConfigDict:
     """The student of one row of AFK's tables 1 to 3, at the paper's scale.
 
     Args:
@@ -176,10 +177,11 @@ def table_row(table: int, row: str, spec: dict, data: ConfigDict, root: str) -> 
             row says so (A17).
         data: the data section.
         root: the data set's folder in the command.
+        paper: the paper's setting; then workdirs end in `_paper`.
     """
     config = afk(
-        f"python -m amalgam_tf.bin.train --config=configs/afk/table{table}.py:{row} --workdir=runs/afk_table{table}/{row} "
-        f"--config.data.root={root} --config.train_missing_teachers=True",
+        f"python -m amalgam_tf.bin.train --config=configs/afk/table{table}.py:{row}{',paper' if paper else ''} "
+        f"--workdir=runs/afk_table{table}/{row}{'_paper' if paper else ''} --config.data.root={root} --config.train_missing_teachers=True",
         teachers_in(f"{{workdir}}/../{spec['folder']}", spec["teachers"], spec["count"]),
         weights="imagenet",
     )
@@ -187,11 +189,11 @@ def table_row(table: int, row: str, spec: dict, data: ConfigDict, root: str) -> 
     config.granularity = "stage"  # `paper`: units
     if "rule" in spec:
         config.branch.rule, config.branch.blocks_from = spec["rule"], "{workdir}/../TargetRes50"
-    return config
+    return paper_afk(config) if paper else config
 
 
 def paper_afk(config: ConfigDict) -> ConfigDict:
-    """The paper's own setting where it states one: SGD, poly 0.01 / 0.9, weight decay 5e-3, batch 16, plain sigmoid gate.
+    """What the paper states: poly 0.01 / 0.9, weight decay 5e-3, batch 16; with SGD (A6) and a plain sigmoid gate (A7) for our reading.
 
     The teachers decide the blocks (A9), so their configs and folders get the word `paper` too.
     """
@@ -242,7 +244,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
             section.batchnorm, section.epochs, section.batch_size = "batch", 0.5, 16
     if config.method == "afk":
         config.branch.blocks_from = ""
-        if config.branch.rule.startswith("b") and config.branch.rule != "budget":  # a block: the small nets have one unit a stage
+        if config.branch.rule not in ("argmin", "tolerance", "smallest", "budget"):  # a block: the small nets have one unit a stage
             config.branch.rule = "b1_1" if "_" in config.branch.rule else "b1"
     return config
 

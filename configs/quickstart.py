@@ -18,7 +18,7 @@ TEACHERS = {"teacher1": slice(0, None, 2), "teacher2": slice(1, None, 2)}  # eve
 
 def get_config(argument: str = "student"):
     words = common.words(argument, "student", *TEACHERS)
-    name = next((t for t in TEACHERS if t in words), "student")
+    name = common.one(words, ARGUMENTS, "student")
     config = student() if name == "student" else teacher(name)
     return common.smoke(config) if "smoke" in words else config
 

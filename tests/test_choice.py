@@ -102,6 +102,34 @@ class TestBudget:
         assert set(points) == set(groups)
 
 
+class TestSmallest:
+    @settings(max_examples=100, deadline=None)
+    @given(st.integers(0, 10**9))
+    def test_equals_exhaustive_search(self, seed):
+        r = random.Random(seed)
+        blocks = [f"b{i}" for i in range(r.randint(1, 4))]
+        groups = {f"s{i}": f"g{r.randint(0, 1)}" for i in range(r.randint(1, 4))}
+        losses = {b: {s: r.random() for s in groups} for b in blocks}
+        trunk = dict(zip(blocks, sorted(r.random() * 3 for _ in blocks), strict=True))
+        tails, margin = {g: {b: r.random() * 2 for b in blocks} for g in set(groups.values())}, r.random()
+        floor = {s: min(losses[b][s] for b in blocks) for s in groups}
+
+        def cost(points):
+            return trunk[max(points.values(), key=blocks.index)] + sum(tails[g][b] for g, b in {(groups[s], b) for s, b in points.items()})
+
+        ways = [dict(zip(groups, way, strict=True)) for way in itertools.product(blocks, repeat=len(groups))]
+        fine = [p for p in ways if all(losses[b][s] <= floor[s] + margin for s, b in p.items())]
+        found = choice.smallest_branch_points(losses, margin, groups, trunk, tails)
+        assert found in fine and cost(found) == pytest.approx(min(map(cost, fine)))
+
+    def test_no_second_tail_for_a_stream_that_could_go_deeper(self):
+        """What `tolerance` does to two tasks of one teacher: two tails. Together they are better off with one."""
+        losses = {"b1": {"dog": 0.1, "cat": 0.1}, "b2": {"dog": 0.101, "cat": 0.2}}
+        groups, trunk, tails = {"dog": "T", "cat": "T"}, {"b1": 1.0, "b2": 2.0}, {"T": {"b1": 3.0, "b2": 1.5}}
+        assert choice.tolerant_branch_points(losses, 0.01) == {"dog": "b2", "cat": "b1"}
+        assert choice.smallest_branch_points(losses, 0.01, groups, trunk, tails) == {"dog": "b1", "cat": "b1"}
+
+
 class TestStreams:
     def test_the_better_teacher_keeps_the_task(self):
         streams = {"dog@A": "dog", "dog@B": "dog", "cat@A": "cat"}

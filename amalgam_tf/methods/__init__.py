@@ -1,7 +1,8 @@
 """One paper, one module; they never import each other. This file runs the method a config names.
 
-To add a method: a module with `train(config, run) -> results` (a straight script over `run.phase` and `run.decide`), a
-config below `configs/`, one row in tests/conformance/test_configs.py.
+To add a method: a module with `train(config, run) -> results` (a straight script over `run.phase` and `run.decide`) and
+`check_choices(config)` (every word of the config that can be wrong, before anything is read or trained), a config below
+`configs/`, one row in tests/conformance/test_configs.py.
 """
 
 import importlib
@@ -42,6 +43,7 @@ def run(config: Any, workdir: Path, strategy: str = "one", command: str = "") ->
         command: the command line to note in the results.
     """
     one_of("method", config.method, METHODS)
+    importlib.import_module(f"amalgam_tf.methods.{config.method}").check_choices(config)  # before hours of training teachers
     train_missing_teachers(config, Path(workdir), strategy)
     return _run_one(config, Path(workdir), strategy, command)
 
@@ -97,7 +99,8 @@ def _run_one(config: Any, workdir: Path, strategy: str, command: str) -> dict[st
             "commit": commit,
             "precision": config.precision,
             "hardware": _hardware(),
-            "seconds": round(run.decide("seconds", run.seconds), 1),
+            "seconds": round(run.decide("seconds", run.seconds), 1),  # all of it: caches, tests and figures too
+            "phase_seconds": {k: round(v, 1) for k, v in run.progress.phase_seconds.items()},  # of which training (adopted phases too)
         }
         run.finish({**record, **results})
         report.write(run.workdir)

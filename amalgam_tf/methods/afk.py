@@ -28,7 +28,8 @@ Equations
     Eq. 10  branching.regroup               T^1..T^S -> f_n^S -> A_n^{S+1}..A_n^B -> fc_n^i
 
 Choices the paper leaves open, and deviations (ids of the project's spec)
-    A3   unlabelled images are those the teachers were trained on, labels dropped. Switch `data.train` (any split; labels are not read).
+    A3   unlabelled images are those the teachers were trained on, labels dropped. Switch `data.train` (another split of the reader, or a
+         folder of images; its labels are never used).
     A6   one optimizer and one full schedule per block; `block.restart_schedule=False` runs one schedule over all blocks. Switches
          `block.optimizer`, `block.epochs`.
     A7   gate of the filter: `two_sigmoid` starts as the identity; it and `linear` measured alike and better than `sigmoid`
@@ -40,8 +41,8 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     A11  one student for all teachers: their losses are trained jointly.
     A12  tasks of one teacher that leave at one block share filter and tail. Switch `branch.share=per_task` gives every task a tail
          of its own behind the common filter f_n^S.
-    A13  fine-tuning: soft targets again, all weights; the start or the epoch of the best held-out loss is kept. Switch
-         `finetune.trainable`.
+    A13  fine-tuning: soft targets again, all weights; the start or the epoch of the best held-out loss is kept. Its learning rate is that
+         of the blocks from ImageNet, a fifth from scratch, a tenth with `paper`. Switches `finetune.trainable`, `finetune.optimizer`.
     A14  frozen blocks and teachers use stored batch-norm statistics; the trained block uses `block.batchnorm`
          (`batch`; `frozen` for ImageNet starts); fine-tuning `finetune.batchnorm`.
     A15  gradients are taken for T^k and f^k only and pass through the frozen tails.
@@ -50,8 +51,11 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     A19  lambda_n is not part of eq. 7: all 1. Switch `teacher_weights.NAME`.
     A20  start of the student: `student.weights` (`none`, `imagenet`, a file; `teacher` copies the first teacher).
     A21  the filter acts on the block's output, not inside its units.
+    Shared tasks: `budget` and `tolerance` search over branch points only after every shared task has been given to the teacher of its
+    smallest loss over all blocks.
     Branch rules of ours, from the same recorded losses: `branch.rule=tolerance` (deepest block within `branch.tolerance` nats of the
-    best) and `budget` (smallest total loss under `branch.max_parameters` or `branch.max_flops`). `branch.blocks_from=WORKDIR` takes
+    best), `smallest` (fewest parameters with every task within it) and `budget` (smallest total loss under `branch.max_parameters` or
+    `branch.max_flops`). `branch.blocks_from=WORKDIR` takes
     the trained blocks of another run, so that every rule costs its fine-tuning only.
     Same task in two teachers: two streams in eq. 7; the student keeps the one of smaller held-out loss.
     Softmax tasks are amalgamated by the same rule with softmax cross-entropy (the paper has binary tasks only).
@@ -82,20 +86,24 @@ from amalgam_tf.amalgamation import (
     task_level_filter,
     total,
 )
-from amalgam_tf.branching import Branched, entangle, regroup, tail_costs, trunk_costs
+from amalgam_tf.branching import PARTS, Branched, entangle, regroup, tail_costs, trunk_costs
 from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models import check_start
-from amalgam_tf.models.adapters import ChannelFilter
-from amalgam_tf.models.blocks import BlockNet, multiply_adds, named_variables, parameters
+from amalgam_tf.models.adapters import GATES, ChannelFilter
+from amalgam_tf.models.blocks import BlockNet, multiply_adds, named_variables, parameters, safe_name
 from amalgam_tf.teachers import Stream, Teacher, foreign_data, resolved
+from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
 
 Filters = Mapping[tuple[str, str], ChannelFilter]  # (block, teacher) -> f_n^k
 Recorded = Mapping[str, Mapping[str, Mapping[str, float]]]  # block -> stream -> {"loss", "divergence"}
-RULES = ("argmin", "tolerance", "budget")
+RULES = ("argmin", "tolerance", "smallest", "budget")
 # What decides how blocks are trained: equal in a run and in one that starts from its blocks.
-BLOCK_SETTINGS = ("teacher_weights", "tasks", "seed", "precision", "targets", "granularity", "student", "filter", "block", "flip")
+BLOCK_SETTINGS = (
+    *("teacher_weights", "tasks", "seed", "precision", "targets", "granularity", "student", "filter", "block", "flip"),
+    "branch.split",
+)
 
 
 # -- the algorithm ----------------------------------------------------------------------------------------------------
@@ -120,9 +128,9 @@ def amalgamate(setting: Setting, run: Run) -> Branched:
             + "  ".join(f"{s} {v['divergence']:.4f}" for s, v in recorded[block].items())
         )
     # (11) end
-    run.snapshot("blocks")  # other branch rules start from here
     if setting.config.curve:
         run.decide("curve", lambda: curve_on_test(setting, student, filters, recorded))
+    run.snapshot("blocks")  # other branch rules start from here
 
     branches = run.decide("branches", lambda: choose_branches(setting, student, filters, recorded))  # (12) S_n^i
     run.say("  branch points: " + ", ".join(f"{s} at {b}" for s, b in branches.items()))
@@ -177,15 +185,19 @@ def choose_branches(setting: Setting, student: BlockNet, filters: Filters, recor
     losses_at = {block: {s: v for s, v in values.items() if s in kept} for block, values in losses_at.items()}
     if rule == "tolerance":
         points = choice.tolerant_branch_points(losses_at, branch.tolerance)
-    elif rule == "budget":
-        points = within_budget(setting, student, filters, losses_at)
+    elif rule in ("smallest", "budget"):
+        points = jointly(setting, student, filters, losses_at)
     return {str(s): points[str(s)] for s in setting.streams if str(s) in kept}
 
 
-def within_budget(setting: Setting, student: BlockNet, filters: Filters, losses_at: choice.Losses) -> dict[str, str]:
-    """Stream -> block of the best student of at most `branch.max_parameters` or `branch.max_flops` (of one image)."""
+def jointly(setting: Setting, student: BlockNet, filters: Filters, losses_at: choice.Losses) -> dict[str, str]:
+    """Stream -> block, chosen over all tasks together by what trunk and tails cost.
+
+    `budget`: the best student of at most `branch.max_parameters` or `branch.max_flops` (of one image). `smallest`: that of the fewest
+    parameters in which every task is within `branch.tolerance` of its best block.
+    """
     branch, kept = setting.config.branch, [s for s in setting.streams if str(s) in next(iter(losses_at.values()))]
-    if branch.max_parameters:
+    if branch.max_parameters or branch.rule == "smallest":
         limit, count, count_filter = branch.max_parameters, lambda m: parameters(m.variables), lambda f: parameters(f.variables)
     else:
         limit, count, count_filter = branch.max_flops, lambda m: 2 * multiply_adds(m), lambda f: 0
@@ -200,6 +212,8 @@ def within_budget(setting: Setting, student: BlockNet, filters: Filters, losses_
             teacher, {b: filters[b, teacher.name] for b in student.names}, [s.task for s in members], count, count_filter
         )
     group_of = {str(s): name for name, members in groups.items() for s in members}
+    if branch.rule == "smallest":
+        return choice.smallest_branch_points(losses_at, branch.tolerance, group_of, trunk_costs(student, count), tails)
     return choice.budgeted_branch_points(losses_at, group_of, trunk_costs(student, count), tails, limit)
 
 
@@ -246,7 +260,7 @@ def start_filters(setting: Setting, student: BlockNet, run: Run) -> Filters:
     for block in student.names:
         for teacher in setting.teachers:
             keras.utils.set_random_seed(run.seed_of(f"filter/{block}/{teacher.name}"))
-            layer = ChannelFilter(options.gate, options.reduction, options.bias, name=f"filter_{block}_{teacher.name}")
+            layer = ChannelFilter(options.gate, options.reduction, options.bias, name=safe_name(f"filter_{block}_{teacher.name}"))
             layer.build((None, *student.shapes[block]))
             filters[block, teacher.name] = layer
     return filters
@@ -275,7 +289,7 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     for note in foreign_data(setting.teachers, config.data):
         run.say(note)
     if config.branch.blocks_from:
-        run.adopt(resolved(config.branch.blocks_from, run.workdir), "blocks", BLOCK_SETTINGS)
+        run.adopt(resolved(config.branch.blocks_from, run.workdir), "blocks", BLOCK_SETTINGS, setting.fingerprint())
     branched = amalgamate(setting, run)
     blocks = setting.teachers[0].net.names[:-1]
     return {
@@ -285,6 +299,7 @@ def train(config: Any, run: Run) -> dict[str, Any]:
         "branch_split": config.branch.split,
         "block_losses": {block: run.decided(f"block_losses/{block}") for block in blocks},
         **({"curve": run.decided("curve")} if config.curve else {}),
+        **({"finetune": run.decided("best/finetune")} if config.finetune.epochs else {}),  # step of the kept weights, 0: the start
         "held_out": {when: run.decided(f"held_out/{when}") for when in ("before", "after")},
         **finish(setting, run, branched, {"student_before_finetune": run.kept("before_finetune")}),
         "trunk_parameters": parameters(branched.trunk.variables()),
@@ -295,26 +310,28 @@ def enter(config: Any, workdir: Path = Path()) -> Setting:
     """Everything line (1) takes for granted.
 
     Raises:
-        UserError: a misspelt choice, before anything is read; teachers of different architectures; whatever `prepare` finds wrong.
+        UserError: a misspelt choice, before anything is read; teachers of different architectures, or a block they do not have, before
+            their outputs are computed; whatever `prepare` finds wrong.
     """
     check_choices(config)
-    setting = prepare(config, workdir)
-    check_alike(setting.teachers)
-    if (rule := config.branch.rule) not in (*RULES, *setting.teachers[0].net.names[:-1]):
-        one_of("branch.rule", rule, (*RULES, *setting.teachers[0].net.names[:-1]))
-    return setting
+
+    def check(teachers: Sequence[Teacher]) -> None:
+        check_alike(teachers)
+        one_of("branch.rule", config.branch.rule, (*RULES, *teachers[0].net.names[:-1]))
+
+    return prepare(config, workdir, check)
 
 
 def rule_of(config: Any) -> dict[str, Any]:
     """The branch rule and what it depends on, for the results."""
     branch = config.branch
     limit = "max_parameters" if branch.max_parameters else "max_flops"
-    options = {"argmin": {}, "tolerance": {"tolerance": branch.tolerance}, "budget": {limit: branch[limit]}}
+    options = {"argmin": {}, **dict.fromkeys(("tolerance", "smallest"), {"tolerance": branch.tolerance}), "budget": {limit: branch[limit]}}
     return {"name": branch.rule, **options[branch.rule]} if branch.rule in RULES else {"name": "fixed", "block": branch.rule}
 
 
 def check_choices(config: Any) -> None:
-    """Every choice that is a word, checked before the first step.
+    """Every choice that is a word, and the numbers of the branch rules.
 
     Raises:
         UserError: an unknown word, a rule without its number, or a start that cannot train well.
@@ -322,9 +339,14 @@ def check_choices(config: Any) -> None:
     one_of("targets", config.targets, ("soft", "hard"))
     one_of("branch.split", config.branch.split, ("held_out", "train"))
     one_of("branch.share", config.branch.share, ("per_teacher_block", "per_task"))
-    one_of("finetune.trainable", config.finetune.trainable, ("all", "trunk", "tails"))
+    one_of("finetune.trainable", config.finetune.trainable, PARTS)
     for section in ("block", "finetune"):
         one_of(f"{section}.batchnorm", config[section].batchnorm, BATCH_NORMS)
+    for section in ("block.optimizer", "finetune.optimizer"):
+        optimizers.check(config[section.partition(".")[0]].optimizer, section)
+    one_of("filter.gate", config.filter.gate, GATES)
     if config.branch.rule == "budget" and bool(config.branch.max_parameters) == bool(config.branch.max_flops):
-        raise UserError("branch.rule=budget needs one limit: set either branch.max_parameters or branch.max_flops")
+        raise UserError("branch.rule=budget needs one limit: set branch.max_parameters or branch.max_flops, and the other to 0")
+    if not config.branch.tolerance >= 0:
+        raise UserError(f"branch.tolerance is a margin in nats and cannot be {config.branch.tolerance}: set it to 0 or more")
     check_start("student.weights", config.student.weights, "block.batchnorm", config.block.batchnorm, config.student.normalise)

@@ -20,20 +20,19 @@ import keras
 from keras import layers
 
 from amalgam_tf.amalgamation import Setting, distillation_phase, finish, held_out_losses, prepare, start_student, stream_logits
-from amalgam_tf.branching import Branched, Tail
+from amalgam_tf.branching import PARTS, Branched, Tail
 from amalgam_tf.errors import one_of
 from amalgam_tf.models import check_start
 from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.teachers import foreign_data
+from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS
 
 
 def train(config: Any, run: Run) -> dict[str, Any]:
     """Distils the student of a config, saves it to `workdir/student` and returns the results."""
-    one_of("distill.batchnorm", config.distill.batchnorm, BATCH_NORMS)
-    one_of("distill.trainable", config.distill.trainable, ("all", "trunk", "tails"))
-    check_start("student.weights", config.student.weights, "distill.batchnorm", config.distill.batchnorm, config.student.normalise)
+    check_choices(config)
     setting = prepare(config, run.workdir)
     for note in foreign_data(setting.teachers, config.data):
         run.say(note)
@@ -47,6 +46,19 @@ def train(config: Any, run: Run) -> dict[str, Any]:
         "held_out/after", lambda: held_out_losses(setting, stream_logits(setting, student, setting.streams), setting.streams)
     )
     return {"method": "distill", "held_out": {"after": after}, **finish(setting, run, student)}
+
+
+def check_choices(config: Any) -> None:
+    """Every choice that is a word.
+
+    Raises:
+        UserError: an unknown word, or a start that cannot train well.
+    """
+    one_of("targets", config.targets, ("soft", "hard"))
+    one_of("distill.batchnorm", config.distill.batchnorm, BATCH_NORMS)
+    one_of("distill.trainable", config.distill.trainable, PARTS)
+    optimizers.check(config.distill.optimizer, "distill.optimizer")
+    check_start("student.weights", config.student.weights, "distill.batchnorm", config.distill.batchnorm, config.student.normalise)
 
 
 def with_one_head(trunk: BlockNet, setting: Setting, run: Run) -> Branched:

@@ -28,14 +28,14 @@ from amalgam_tf.models import check_start
 from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Teacher, split_rows
+from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
 
 
 def train(config: Any, run: Run) -> dict[str, Any]:
     """Trains, measures and saves the teacher of a config to `workdir/teacher`; returns the results."""
-    one_of("batchnorm", config.batchnorm, BATCH_NORMS)
-    check_start("model.weights", config.model.weights, "batchnorm", config.batchnorm, config.model.normalise, config.model.backbone)
+    check_choices(config)
     wanted = [w.task for w in task_lists.parse(config.tasks)]
     parts = data.parts(config.data, None if wanted == [task_lists.EVERYTHING] else wanted)
     tasks, size = parts.train.tasks, config.model.input_size
@@ -66,6 +66,17 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     card["measured"] = results["test"]
     teacher.save(run.workdir / "teacher")
     return {**results, "sizes": {"teacher": evaluate.size_of(net.as_model("teacher"))}}
+
+
+def check_choices(config: Any) -> None:
+    """Every choice that is a word.
+
+    Raises:
+        UserError: an unknown word, or a start that cannot train well.
+    """
+    one_of("batchnorm", config.batchnorm, BATCH_NORMS)
+    check_start("model.weights", config.model.weights, "batchnorm", config.batchnorm, config.model.normalise, config.model.backbone)
+    optimizers.check(config.optimizer, "optimizer")
 
 
 def build(config: Any, run: Run, outputs: int) -> BlockNet:

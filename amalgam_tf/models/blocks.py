@@ -245,7 +245,13 @@ def policies(net: BlockNet) -> set[str]:
 
 
 def rebuilt(
-    model: keras.Model, *, name: str | None = None, width: float = 1.0, synchronized: bool = False, policy: str | None = None
+    model: keras.Model,
+    *,
+    name: str | None = None,
+    width: float = 1.0,
+    synchronized: bool = False,
+    policy: str | None = None,
+    inputs: str | None = None,
 ) -> keras.Model:
     """A new functional model of the same graph with newly initialised weights.
 
@@ -256,12 +262,15 @@ def rebuilt(
         synchronized: make every batch norm average over replicas (needed when batch statistics are used under a strategy;
             the models of keras.applications have no such argument).
         policy: another dtype policy for all layers but the dense ones: logits of +-200 must keep their digits.
+        inputs: another dtype for the model's input: a block that reads what another one wrote reads its compute dtype.
     """
 
     def clone(layer):
         if isinstance(layer, keras.Model):
-            return rebuilt(layer, width=width, synchronized=synchronized, policy=policy)
+            return rebuilt(layer, width=width, synchronized=synchronized, policy=policy, inputs=inputs)
         config = layer.get_config()
+        if inputs is not None and isinstance(layer, layers.InputLayer):
+            config["dtype"] = inputs
         if width != 1 and isinstance(layer, layers.Conv2D):
             config["filters"] = max(1, round(config["filters"] * width))
         if synchronized and isinstance(layer, layers.BatchNormalization):

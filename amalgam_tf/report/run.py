@@ -96,6 +96,11 @@ def _facts(results: dict[str, Any]) -> list[str]:
         f"* command: `{results['command']}`",
         f"* seed {results['seed']}, commit {results['commit'] or 'unknown'}, {results['precision']}",
         f"* {results['hardware']}, {results['seconds']:.0f} s",
+        *(
+            ["* fine-tuning was rejected: no epoch had a smaller held-out loss than its start, so the start was kept"]
+            if results.get("finetune", {}).get("step") == 0
+            else []
+        ),
         f"* test data: {test['data']}, {test['images']} images (used for these numbers only)",
         f"* AP: {average}; trivial: always saying no (binary) or the commonest class",
     ]

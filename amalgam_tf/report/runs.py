@@ -53,15 +53,16 @@ class Network:
         per_task: task -> metric -> value in [0, 1] or None.
         parameters: number of scalars; None if not recorded (so all below).
         flops: of one image, 2 x multiply-adds.
-        latency_ms: of one call, milliseconds.
+        latency: of one call, as a share of all teachers' of the same run: networks of one run take turns on the clock, those of
+            different runs met a machine of different load.
         divergence: held-out divergence from the teachers, mean over streams, nats.
-        seconds: wall time.
+        seconds: wall time of training (`training_seconds`).
     """
 
     per_task: Mapping[str, Mapping[str, Any]]
     parameters: float | None = None
     flops: float | None = None
-    latency_ms: float | None = None
+    latency: float | None = None
     divergence: float | None = None
     seconds: float | None = None
 
@@ -195,25 +196,42 @@ def network(results: Mapping[str, Any], which: str) -> Network | None:
     """
     test, sizes = results["test"], results["sizes"]
     if which == "teacher":
-        return Network(test["teacher"]["per_task"], seconds=results["seconds"], **_size([sizes["teacher"]])) if "teacher" in test else None
+        return (
+            Network(test["teacher"]["per_task"], seconds=training_seconds(results), **_size([sizes["teacher"]]))
+            if "teacher" in test
+            else None
+        )
     if results["method"] == "teacher":
         return None
     if which == TEACHERS:
         per_task = {task: test[name]["per_task"][task] for task, (name, _) in kept_streams(results).items()}
-        return Network(per_task, divergence=0.0, **_size([sizes[name] for name in results["teachers"]]))
+        return Network(per_task, divergence=0.0, **_size([sizes[name] for name in results["teachers"]], results))
     if which == STUDENT:
-        size, divergence = _size([sizes["student"]]), divergence_of(results, "after")
-        return Network(test["student"]["per_task"], divergence=divergence, seconds=results["seconds"], **size)
+        size, divergence = _size([sizes["student"]], results), divergence_of(results, "after")
+        return Network(test["student"]["per_task"], divergence=divergence, seconds=training_seconds(results), **size)
     if which == BEFORE:
         divergence = divergence_of(results, "before")
-        return Network(test[BEFORE]["per_task"], divergence=divergence, **_size([sizes["student"]])) if BEFORE in test else None
+        return Network(test[BEFORE]["per_task"], divergence=divergence, **_size([sizes["student"]], results)) if BEFORE in test else None
     at = results.get("curve", {}).get(which)
     return Network(at["test"]["per_task"], divergence=divergence_of(results, which), **_size([at])) if at else None
 
 
-def _size(parts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    keys = ("parameters", "flops", "latency_ms")
-    return {k: sum(p[k] for p in parts) if all(p.get(k) is not None for p in parts) else None for k in keys}
+def training_seconds(results: Mapping[str, Any]) -> float:
+    """Of all phases (those of adopted blocks too); of the whole run, with caches and tests, where a file does not tell them apart."""
+    return sum(results["phase_seconds"].values()) if results.get("phase_seconds") else results["seconds"]
+
+
+def _size(parts: Sequence[Mapping[str, Any]], results: Mapping[str, Any] | None = None) -> dict[str, float | None]:
+    """The sum of the parts' sizes; with the run's results also the latency beside its teachers'."""
+
+    def added(key: str, of: Sequence[Mapping[str, Any]]) -> float | None:
+        return sum(p[key] for p in of) if all(p.get(key) is not None for p in of) else None
+
+    size = {k: added(k, parts) for k in ("parameters", "flops")}
+    if results is None:
+        return size
+    mine, taught = added("latency_ms", parts), added("latency_ms", [results["sizes"][name] for name in results["teachers"]])
+    return {**size, "latency": mine / taught if mine and taught else None}
 
 
 def divergence_of(results: Mapping[str, Any], which: str) -> float | None:

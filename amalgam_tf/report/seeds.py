@@ -72,7 +72,7 @@ def overview(found: Sequence[Line], before: Mapping[str, Mapping[int, Network]],
         "held-out divergence",
         "parameters (M)",
         "GFLOPs",
-        "latency (ms)",
+        "latency / teachers",
         "minutes",
     ]
     rows = []
@@ -88,7 +88,7 @@ def overview(found: Sequence[Line], before: Mapping[str, Mapping[int, Network]],
                 text.spread((n.divergence for n in nets), 4),
                 text.spread((n.parameters for n in nets), 3, 1e-6),
                 text.spread((n.flops for n in nets), 3, 1e-9),
-                text.spread((n.latency_ms for n in nets), 1),
+                text.spread((n.latency for n in nets), 2),
                 text.spread((n.seconds for n in nets), 1, 1 / 60),
             ]
         )
@@ -286,6 +286,6 @@ def _write_csv(found: Sequence[Line], before: Mapping[str, Mapping[int, Network]
             add(name, "mean", metric, (n.mean(metric) for n in nets))
             for task in tasks:
                 add(name, task, metric, (n.per_task[task].get(metric) for n in nets))
-        for size in ("parameters", "flops", "latency_ms", "divergence", "seconds"):
+        for size in ("parameters", "flops", "latency", "divergence", "seconds"):
             add(name, "", size, (getattr(n, size) for n in nets))
     return text.write_csv(path, ("network", "task", "metric", "median", "smallest", "largest", "seeds"), rows)

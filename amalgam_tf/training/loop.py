@@ -115,11 +115,12 @@ class Run:
         """As `decide`, for named arrays: computed once, kept as `workdir/{name}.npz`, read back ever after.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or gone.
         """
         path = self.workdir / f"{name}.npz"
-        if not path.exists():
+        if not self._is_kept(name, path):
             state.write_arrays(path, compute(), {"format": state.FORMAT})
+        self.decide(f"kept/{name}", lambda: path.name)
         return state.read_snapshot(path)[0]
 
     def kept(self, name: str) -> dict[str, np.ndarray]:
@@ -154,6 +155,7 @@ class Run:
         """
         if phase.name in self.progress.finished:
             return
+        self._tick()
         if self.progress.phase != phase.name:
             self.progress.phase, self.progress.step = phase.name, 0
             self.progress.best, self.checkpoints.best = {}, {}
@@ -168,6 +170,7 @@ class Run:
         interrupted = self._train(phase, step_function(phase.updates, made, self.strategy))
         self._restore_best(phase)
         self.checkpoints.forget(slots)
+        self._tick()
         self.progress.finished.append(phase.name)
         self.progress.phase, self.progress.step = "", 0
         self._save()
@@ -175,14 +178,24 @@ class Run:
             raise Interrupted(f"stopped behind {phase.name}; the same command goes on from there")
 
     def snapshot(self, name: str) -> None:
-        """Keeps the present state and all decisions as `workdir/{name}.npz`, for runs that start from here (`adopt`). Once only."""
+        """Keeps the present state and all decisions as `workdir/{name}.npz`, for runs that start from here (`adopt`). Once only.
+
+        Raises:
+            UserError: the file was there and is gone: what it held has been trained on since.
+        """
         path = self.workdir / f"{name}.npz"
-        if not path.exists():
-            self.progress.seconds, self._started = self.seconds(), time.monotonic()
+        if not self._is_kept(name, path):
+            self._tick()
             record = {"format": state.FORMAT, "progress": asdict(self.progress), "config": self.config, "decisions": self._book()}
             state.write_arrays(path, {k: v.value.numpy() for k, v in self.checkpoints.variables.items()}, record)
+        self.decide(f"kept/{name}", lambda: path.name)
 
-    def adopt(self, folder: str | Path, name: str, same: Sequence[str]) -> None:
+    def _is_kept(self, name: str, path: Path) -> bool:
+        if not path.exists() and f"kept/{name}" in self._book():
+            raise UserError(f"{path} is gone and cannot be made again, since training went on: restore it, or start in a new --workdir")
+        return path.exists()
+
+    def adopt(self, folder: str | Path, name: str, same: Sequence[str], inputs: str = "") -> None:
         """Starts from another run's snapshot: its finished phases and decisions count as this run's own, its wall time too.
 
         A run that has saved a state of its own already only goes on.
@@ -190,20 +203,24 @@ class Run:
         Args:
             folder: the other run's workdir.
             name: of the snapshot.
-            same: leaves and sections of the configuration that must be equal in both.
+            same: leaves and sections of the configuration (dotted) that must be equal in both.
+            inputs: fingerprint that the decision `inputs` of the other run must have been made from; "": any.
 
         Raises:
-            UserError: no such snapshot, or it was made with another configuration.
+            UserError: no such snapshot, or it was made with another configuration or from other inputs.
         """
+        if self.progress.total:
+            return
         path = Path(folder) / f"{name}.npz"
         if not path.is_file():
             raise UserError(f"{path} does not exist: give the workdir of a run that came that far")
-        if self.progress.total:
-            return
         arrays, record = state.read_snapshot(path)
-        mine, theirs = (_flat({k: c[k] for k in same if k in c}) for c in (json.loads(json.dumps(self.config)), record["config"]))
-        if changed := sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k)):
+        mine, theirs = (_flat(c) for c in (json.loads(json.dumps(self.config)), record["config"]))
+        leaves = [k for k in mine | theirs if any(k == s or k.startswith(f"{s}.") for s in same)]
+        if changed := sorted(k for k in leaves if mine.get(k) != theirs.get(k)):
             raise UserError(f"{path} was made with other settings ({', '.join(changed[:8])}): use the same ones, or train anew")
+        if inputs and record["decisions"].get("inputs", {}).get("of") != inputs:
+            raise UserError(f"{path} was made from other teachers or images: use the same ones, or train anew")
         self.checkpoints.adopt(arrays, state.Progress(**{**record["progress"], "journal_bytes": 0}))
         self.progress = self.checkpoints.progress
         state.write_json(self._book_path, {"format": state.FORMAT, "decisions": {**record["decisions"], **self._book()}})
@@ -216,6 +233,14 @@ class Run:
     def seconds(self) -> float:
         """Wall time of the run over all processes that worked on it."""
         return self.progress.seconds + time.monotonic() - self._started
+
+    def _tick(self) -> None:
+        """Books the time since the last call: on the run, and on the phase that is under way."""
+        now = time.monotonic()
+        passed, self._started = now - self._started, now
+        self.progress.seconds += passed
+        if phase := self.progress.phase:
+            self.progress.phase_seconds[phase] = round(self.progress.phase_seconds.get(phase, 0.0) + passed, 3)
 
     # -- inside ---------------------------------------------------------------------------------------------------------
     def _optimizer(self, phase: Phase, update: Update) -> keras.optimizers.Optimizer:
@@ -293,13 +318,13 @@ class Run:
         for name, value in self.checkpoints.best.items():
             self.checkpoints.variables[name].assign(value)
         if self.progress.best:
-            best = self.progress.best
+            best = self.decide(f"best/{phase.name}", lambda: {**self.progress.best, "steps": phase.steps})
             self.say(f"  {phase.name}: best held-out {phase.keep_best} {best['value']:.4f} at step {best['step']:.0f} of {phase.steps}")
         self.progress.best, self.checkpoints.best = {}, {}
 
     def _save(self) -> None:
         self.progress.journal_bytes = self.journal.bytes()
-        self.progress.seconds, self._started = self.seconds(), time.monotonic()
+        self._tick()
         self.checkpoints.save()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, one_of
 
 KEYS = {
     "name",
@@ -23,6 +23,8 @@ KEYS = {
     "begin_step",
     "all_steps",
 }
+
+SCHEDULES = ("constant", "poly", "cosine")
 
 
 def schedule(spec: Mapping[str, Any], steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -38,10 +40,25 @@ def schedule(spec: Mapping[str, Any], steps: int) -> keras.optimizers.schedules.
         UserError: an unknown schedule.
     """
     kind, rate, power = spec.get("schedule", "poly"), spec["learning_rate"], spec.get("power", 0.9)
-    if kind not in ("constant", "poly", "cosine"):
-        raise UserError(f"unknown optimizer.schedule {kind!r}: choose constant, poly or cosine")
+    one_of("optimizer.schedule", kind, SCHEDULES)
     begin, whole = int(spec.get("begin_step", 0)), int(spec.get("all_steps", 0)) or int(steps)
     return Decay(kind, float(rate), float(power), whole, int(spec.get("warmup_steps", 0)), begin)
+
+
+def check(spec: Mapping[str, Any], section: str) -> None:
+    """Finds what `build` would refuse, before anything is trained.
+
+    Args:
+        spec: as in `build`.
+        section: of the config, for the sentence.
+
+    Raises:
+        UserError: unknown name, schedule or key.
+    """
+    if unknown := set(spec) - KEYS:
+        raise UserError(f"unknown optimizer setting {', '.join(sorted(unknown))}: the known ones are {', '.join(sorted(KEYS))}")
+    one_of(f"{section}.name", spec["name"], ("sgd", "adam"))
+    one_of(f"{section}.schedule", spec.get("schedule", "poly"), SCHEDULES)
 
 
 @keras.saving.register_keras_serializable("amalgam_tf")
@@ -111,20 +128,17 @@ def build(
     Raises:
         UserError: unknown name or key.
     """
-    if unknown := set(spec) - KEYS:
-        raise UserError(f"unknown optimizer setting {', '.join(sorted(unknown))}: the known ones are {', '.join(sorted(KEYS))}")
+    check(spec, "optimizer")
     rate, decay = schedule(spec, steps), float(spec.get("weight_decay", 0.0))
     factor = float(spec.get("head_multiplier", 1.0))
     if spec["name"] == "sgd":
         optimizer = CoupledSGD(rate, momentum=float(spec.get("momentum", 0.9)))
         optimizer.prepare(variables, decay, heads, factor)
-    elif spec["name"] == "adam":
+    else:
         optimizer = CoupledAdam(rate, weight_decay=decay or None)
         if decay:
             optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) <= 1])
         optimizer.prepare(variables, 0.0, heads, factor)
-    else:
-        raise UserError(f"unknown optimizer.name {spec['name']!r}: choose sgd or adam")
     if not loss_scaling:
         return optimizer
     scaled = keras.optimizers.LossScaleOptimizer(optimizer)

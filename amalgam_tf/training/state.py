@@ -35,6 +35,7 @@ class Progress:
     finished: list[str] = field(default_factory=list)
     journal_bytes: int = 0  # length of metrics.jsonl at this point: what came after is computed again
     seconds: float = 0.0  # wall time of all processes so far, what a kill threw away not counted
+    phase_seconds: dict[str, float] = field(default_factory=dict)  # of which in each phase
     best: dict[str, float] = field(default_factory=dict)
 
 
@@ -194,7 +195,7 @@ def read_snapshot(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         arrays, record = read_arrays(path)
     except _BROKEN as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}): delete it and run the one that makes it again") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}): restore it, or start in a new --workdir") from error
     check_format(record, path)
     return arrays, record
 

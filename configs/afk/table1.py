@@ -12,7 +12,7 @@ Expected: accuracy above the paper's, which is that of a trivial predictor; the 
 Argument: the row of the table (default TargetRes50): TargetRes50, TargetRes50-3 (three teachers), TargetDenseNet;
 `TargetRes50_b1` .. `TargetRes50_b4` let all labels leave at the end of one stage, from the blocks trained by TargetRes50 (A17); the rows
 before fine-tuning also stand in the `curve` of TargetRes50's results.
-`paper` beside it for the paper's blocks (residual units), optimizer, batch size and gate. When runs are done:
+`paper` beside it for the paper's blocks (residual units), schedule, batch size and gate (workdirs end in _paper). When runs are done:
     python -m amalgam_tf.bin.compare --runs='runs/afk_table1/*' --output=runs/afk_table1/compare
 """
 
@@ -27,13 +27,11 @@ ROWS = {
     "TargetRes50-3": dict(teachers="configs/teachers/voc.py:2007,thirds,resnet50", folder="thirds_resnet50", count=3),
     "TargetDenseNet": dict(teachers="configs/teachers/voc.py:2007,halves,densenet121", folder="halves_densenet121", count=2),
 }
-ARGUMENTS = (*ROWS, "TargetRes50,paper")
+ARGUMENTS = (*ROWS, *(f"{row},paper" for row in ROWS))
 
 
 def get_config(argument: str = "TargetRes50"):
     words = common.words(argument, "paper", *ROWS)
     row = common.one(words, tuple(ROWS), "TargetRes50")
-    config = common.table_row(1, row, ROWS[row], common.voc(2007, "trainval", "test"), "VOCdevkit")
-    if "paper" in words:
-        common.paper_afk(config)
+    config = common.table_row(1, row, ROWS[row], common.voc(2007, "trainval", "test"), "VOCdevkit", "paper" in words)
     return common.smoke(config) if "smoke" in words else config

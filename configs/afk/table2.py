@@ -10,7 +10,7 @@ Published row: afk_table2/<argument>; the paper's own rows have no printed mean.
 Expected: accuracy above the paper's, which is that of a trivial predictor; the claims to test are relative (spec E1).
 
 Argument: the row of the table (default TargetRes50): TargetRes50, TargetRes50-3 (three teachers), TargetDenseNet.
-`paper` beside it for the paper's blocks (residual units), optimizer, batch size and gate. When runs are done:
+`paper` beside it for the paper's blocks (residual units), schedule, batch size and gate (workdirs end in _paper). When runs are done:
     python -m amalgam_tf.bin.compare --runs='runs/afk_table2/*' --output=runs/afk_table2/compare
 """
 
@@ -21,13 +21,11 @@ ROWS = {
     "TargetRes50-3": dict(teachers="configs/teachers/voc.py:2012,thirds,resnet50", folder="thirds_resnet50", count=3),
     "TargetDenseNet": dict(teachers="configs/teachers/voc.py:2012,halves,densenet121", folder="halves_densenet121", count=2),
 }
-ARGUMENTS = (*ROWS, "TargetRes50,paper")
+ARGUMENTS = (*ROWS, *(f"{row},paper" for row in ROWS))
 
 
 def get_config(argument: str = "TargetRes50"):
     words = common.words(argument, "paper", *ROWS)
     row = common.one(words, tuple(ROWS), "TargetRes50")
-    config = common.table_row(2, row, ROWS[row], common.voc(2012, "train", "val"), "VOCdevkit")
-    if "paper" in words:
-        common.paper_afk(config)
+    config = common.table_row(2, row, ROWS[row], common.voc(2012, "train", "val"), "VOCdevkit", "paper" in words)
     return common.smoke(config) if "smoke" in words else config

@@ -9,7 +9,7 @@ Published row: afk_table3/<argument>; compare with the `threshold` mode of top_k
 Expected: unknown at this scale.
 
 Argument: the row of the table (default TargetRes50): TargetRes50 or TargetDenseNet.
-`paper` beside it for the paper's blocks (residual units), optimizer, batch size and gate. When runs are done:
+`paper` beside it for the paper's blocks (residual units), schedule, batch size and gate (workdirs end in _paper). When runs are done:
     python -m amalgam_tf.bin.compare --runs='runs/afk_table3/*' --output=runs/afk_table3/compare
 """
 
@@ -19,13 +19,11 @@ ROWS = {
     "TargetRes50": dict(teachers="configs/teachers/coco.py:resnet50", folder="resnet50", count=2),
     "TargetDenseNet": dict(teachers="configs/teachers/coco.py:densenet121", folder="densenet121", count=2),
 }
-ARGUMENTS = (*ROWS, "TargetRes50,paper")
+ARGUMENTS = (*ROWS, *(f"{row},paper" for row in ROWS))
 
 
 def get_config(argument: str = "TargetRes50"):
     words = common.words(argument, "paper", *ROWS)
     row = common.one(words, tuple(ROWS), "TargetRes50")
-    config = common.table_row(3, row, ROWS[row], common.coco("train2014", "val2014"), "coco")
-    if "paper" in words:
-        common.paper_afk(config)
+    config = common.table_row(3, row, ROWS[row], common.coco("train2014", "val2014"), "coco", "paper" in words)
     return common.smoke(config) if "smoke" in words else config

@@ -9,7 +9,7 @@ Published row: none; the paper's table 3 has no teacher row.
 Expected: unknown at this scale.
 
 Argument, in any order: teacher1 (default: the first forty categories in the order of their ids) or teacher2; resnet50 (default) or
-densenet121; `paper` for the paper's optimizer.
+densenet121; `paper` for the paper's schedule and batch size.
 """
 
 from amalgam_tf.data.splits import load_groups
@@ -17,18 +17,21 @@ from configs import common
 
 GROUPS = load_groups("coco_halves")
 CHOICES = (tuple(GROUPS), ("resnet50", "densenet121"))
-ARGUMENTS = ("teacher2", "teacher1,densenet121", "paper")
+ARGUMENTS = ("teacher2", "teacher1,densenet121", "paper", "densenet121,paper")
 
 
 def get_config(argument: str = ""):
     words = common.words(argument, "paper", *(w for choice in CHOICES for w in choice))
     name, backbone = (common.one(words, choice) for choice in CHOICES)
-    workdir = f"runs/afk_table3/{backbone}/{name}"
-    command = f"python -m amalgam_tf.bin.train --config=configs/teachers/coco.py:{argument} --workdir={workdir} --config.data.root=coco"
+    paper = "paper" in words
+    command = (
+        f"python -m amalgam_tf.bin.train --config=configs/teachers/coco.py:{backbone},{name}{',paper' if paper else ''} "
+        f"--workdir=runs/afk_table3/{backbone}/{name}{'_paper' if paper else ''} --config.data.root=coco"
+    )
     config = common.teacher(command, name, GROUPS[name], backbone=backbone, input_size=224, weights="imagenet")
     config.data = common.coco("train2014", "val2014")
     config.model.granularity = "unit" if backbone == "resnet50" else "stage"
     config.licence = "COCO images: Flickr terms; annotations CC BY 4.0; ImageNet weights as keras.applications"
-    if "paper" in words:
+    if paper:
         common.paper_teacher(config)
     return common.smoke(config) if "smoke" in words else config

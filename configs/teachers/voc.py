@@ -1,6 +1,6 @@
 """Teachers for AFK's tables 1 and 2 and its figure 3: an ImageNet net at 224 px that knows a share of VOC's twenty classes (A5, A16).
 
-Command: python -m amalgam_tf.bin.train --config=configs/teachers/voc.py:2007,halves,teacher1
+Command: python -m amalgam_tf.bin.train --config=configs/teachers/voc.py:2007,halves,resnet50,teacher1
     --workdir=runs/afk_table1/halves_resnet50/teacher1 --config.data.root=VOCdevkit
 Data: VOC 2007 and/or 2012 as the devkit unpacks; data.root is the folder that holds VOC2007/ and VOC2012/. ImageNet weights are
     downloaded by Keras, or name a file: --config.model.weights=resnet50_notop.h5.
@@ -9,7 +9,8 @@ Published row: afk_table1/TeacherRes50 (2007); shown with the student of the sam
 Expected: more than the paper's accuracy, which is below the all-negative predictor's; see "How to read the numbers" in README.md.
 
 Argument, in any order: 2007 (default) or 2012; halves (default: two teachers, data/splits/voc_ke.json), pairs (dog and horse exchanged) or
-`thirds` (three teachers); teacher1 (default), teacher2, teacher3; resnet50 (default) or densenet121; `paper` for the paper's optimizer.
+`thirds` (three teachers); teacher1 (default), teacher2, teacher3; resnet50 (default) or densenet121; `paper` for the paper's
+schedule and batch size.
 """
 
 from amalgam_tf.data.splits import load_groups
@@ -27,12 +28,17 @@ def get_config(argument: str = ""):
     groups = load_groups(GROUPS[grouping])
     if name not in groups:
         raise common.UserError(f"{grouping} has the teachers {', '.join(groups)}, not {name}")
-    workdir = f"runs/afk_table1/{grouping}_{backbone}/{name}"
-    command = f"python -m amalgam_tf.bin.train --config=configs/teachers/voc.py:{argument} --workdir={workdir} --config.data.root=VOCdevkit"
+    paper = "paper" in words
+    student = "afk_fig3" if grouping == "pairs" else {"2007": "afk_table1", "2012": "afk_table2"}[year]
+    word = ",".join([year, grouping, backbone, name, *(["paper"] if paper else [])])
+    command = (
+        f"python -m amalgam_tf.bin.train --config=configs/teachers/voc.py:{word} "
+        f"--workdir=runs/{student}/{grouping}_{backbone}/{name}{'_paper' if paper else ''} --config.data.root=VOCdevkit"
+    )
     config = common.teacher(command, name, groups[name], backbone=backbone, input_size=224, weights="imagenet")
     config.data = common.voc(int(year), *PARTS[year])
     config.model.granularity = "unit" if backbone == "resnet50" else "stage"  # A9; a student may join units to stages
     config.licence = "VOC images: Flickr terms, research only; ImageNet weights as keras.applications"
-    if "paper" in words:
+    if paper:
         common.paper_teacher(config)
     return common.smoke(config) if "smoke" in words else config

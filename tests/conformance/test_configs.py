@@ -13,8 +13,10 @@ import pytest
 from amalgam_tf import published
 from amalgam_tf.data import scenes, voc
 from amalgam_tf.data.splits import load_groups
+from amalgam_tf.errors import UserError
 from amalgam_tf.methods import METHODS, load_config
 from amalgam_tf.tasks import parse
+from amalgam_tf.teachers import resolved
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py") if p.name not in ("common.py", "__init__.py"))
@@ -63,6 +65,39 @@ def test_named_tasks_and_teachers_exist(path, argument):
         teacher = load_config(entry.config)
         assert teacher.method == "teacher" and teacher.name == name
         assert {k: v for k, v in teacher.data.items()} == {k: v for k, v in config.data.items()}
+
+
+def flag(command, name):
+    return next(word.partition("=")[2] for word in command.split() if word.startswith(f"--{name}="))
+
+
+@pytest.mark.parametrize(("path", "argument"), arguments())
+def test_commands_lead_to_each_other(path, argument):
+    """The command of a config loads an equal one, and its teachers' commands train into the folders where it looks for them."""
+    config = load_config(f"{path}:{argument}" if argument else path)
+    assert load_config(flag(config.command, "config")).to_dict() == config.to_dict()
+    workdir = Path(flag(config.command, "workdir"))
+    for entry in config.get("teachers", {}).values():
+        assert Path(flag(load_config(entry.config).command, "workdir")) == resolved(entry.path, workdir)
+
+
+@pytest.mark.parametrize("argument", ["teacher1,teacher2", "tolerance,budget", "distill,paper", "TargetRes50,TargetDenseNet"])
+def test_words_that_exclude_each_other_are_refused(argument):
+    """By the config that knows them."""
+    said = []
+    for path in CONFIGS:
+        try:
+            load_config(f"{path}:{argument}")
+        except UserError as error:
+            said.append(str(error))
+    assert len(said) == len(CONFIGS) and any(f"takes one of {argument.replace(',', ', ')}, not all" in s for s in said)
+
+
+def test_the_papers_blocks_are_units_of_a_resnet_and_stages_of_a_densenet():
+    """A9: 16 and 4."""
+    for argument, granularity in (("TargetRes50,paper", "unit"), ("TargetDenseNet,paper", "stage")):
+        config = load_config(f"configs/afk/table1.py:{argument}")
+        assert config.granularity == "" and {load_config(e.config).model.granularity for e in config.teachers.values()} == {granularity}
 
 
 def test_every_row_of_the_papers_tables_has_a_config():

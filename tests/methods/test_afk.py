@@ -257,6 +257,9 @@ class TestDecisions:
             ("branch__share", "per-task"),
             ("finetune__trainable", "al"),
             ("block__batchnorm", "btach"),
+            ("filter__gate", "tow_sigmoid"),
+            ("finetune__optimizer__name", "amad"),
+            ("block__optimizer__schedule", "ploy"),
         ],
     )
     def test_misspelt_choices_are_found_before_anything_is_read(self, key, value):
@@ -399,6 +402,18 @@ class TestBranchRules:
         branches = afk.choose_branches(*self.pieces(pool, tmp_path, branch__rule="tolerance", branch__tolerance=0.021), self.RECORDED)
         assert branches == {"sphere@A": "b2", "box@A": "b3", "cone@B": "b1", "torus@B": "b3", "slab@B": "b3"}
 
+    def test_smallest_shares_tails_where_tolerance_does_not(self, pool, tmp_path):
+        pieces = self.pieces(pool, tmp_path, branch__rule="tolerance", branch__tolerance=0.021)
+        sizes = {}
+        for rule in ("tolerance", "smallest"):
+            pieces[0].config.branch.rule = rule
+            branches = afk.choose_branches(*pieces, self.RECORDED)
+            sizes[rule] = evaluate.size_of(regrouped(*pieces, branches).as_model())["parameters"]
+            for stream, block in branches.items():
+                best = min(v[stream]["loss"] for v in self.RECORDED.values())
+                assert self.RECORDED[block][stream]["loss"] <= best + 0.021
+        assert sizes["smallest"] < sizes["tolerance"]
+
     def test_all_tasks_at_one_block(self, pool, tmp_path):
         branches = afk.choose_branches(*self.pieces(pool, tmp_path, branch__rule="b2"), self.RECORDED)
         assert set(branches.values()) == {"b2"} and len(branches) == 5
@@ -462,6 +477,15 @@ class TestBranchRules:
         assert set(again["branches"].values()) == {"b2"} and again["rule"] == {"name": "fixed", "block": "b2"}
         assert again["test"]["student_before_finetune"] == {**again["curve"]["b2"]["test"]}
 
+    def test_curve_comes_with_the_blocks(self, pool, tmp_path, monkeypatch):
+        """Another rule costs its fine-tuning only."""
+        first = afk_config(pool, curve=True, finetune__epochs=0.0)
+        amalgamate(first, tmp_path / "first")
+        monkeypatch.setattr(afk, "curve_on_test", None)
+        second = afk_config(pool, curve=True, branch__rule="b2", branch__blocks_from=str(tmp_path / "first"))
+        with Run(tmp_path / "second", second.to_dict()) as run:
+            assert list(afk.train(second, run)["curve"]) == ["b1", "b2", "b3"]
+
     def test_blocks_of_other_settings_are_refused(self, pool, tmp_path):
         first = afk_config(pool, finetune__epochs=0.0)
         amalgamate(first, tmp_path / "first")
@@ -482,6 +506,49 @@ class TestVariants:
         for stream, block in book["branches"]["value"].items():
             assert book["held_out/before"]["value"][stream] == pytest.approx(book[f"block_losses/{block}"]["value"][stream], rel=1e-4)
         assert book["held_out/before"]["value"] == book["held_out/after"]["value"]
+
+    def test_divergence_is_soft_whatever_the_targets(self, pool, tmp_path):
+        """KL(teacher, student) by hand; with hard targets only the loss changes, and no divergence is negative."""
+        books = {
+            t: amalgamate(afk_config(pool, targets=t, student__weights="teacher", finetune__epochs=0.0), tmp_path / t)
+            for t in ("soft", "hard")
+        }
+        setting, branched, book = books["hard"]
+        x = tf.constant(setting.images.pixels["held_out"], tf.float32)
+        for stream, values in book["held_out/after"]["value"].items():
+            z = setting.targets["held_out"][stream][0][:, 0].astype(np.float64)
+            y = branched.run(setting.preprocessing(x))[stream.partition("@")[0]][:, 0].numpy().astype(np.float64)
+            p, q = 1 / (1 + np.exp(-z)), 1 / (1 + np.exp(-y))
+            assert values["divergence"] == pytest.approx(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))), abs=1e-5)
+            hard = np.round(p)
+            assert values["loss"] == pytest.approx(np.mean(-hard * np.log(q) - (1 - hard) * np.log(1 - q)), rel=1e-3)
+            assert values["divergence"] >= 0
+
+    def test_one_name_for_two_tasks_is_refused(self, tmp_path):
+        entries = save_pool(tmp_path / "pool", {"A": ("sphere", "box"), "B": (Task("sphere", head="softmax2"), "cone")})
+        with pytest.raises(UserError, match="A and B mean different things by sphere.*take it from one of them, as sphere@A"):
+            afk.enter(afk_config(entries))
+        assert len(afk.enter(afk_config(entries, "*,sphere@B")).streams) == 3
+
+    @pytest.mark.parametrize("part", ["trunk", "tails"])
+    def test_finetuning_a_part_moves_no_other_statistics(self, pool, tmp_path, part):
+        """A14: what is frozen uses stored statistics, and keeps them."""
+        config = afk_config(pool, finetune__trainable=part, finetune__batchnorm="batch", branch__rule="b2")
+        setting = afk.enter(config)
+        with Run(tmp_path / "run", config.to_dict()) as run:
+            student = amalgamation.start_student(setting, run)
+            built = regrouped(setting, student, afk.start_filters(setting, student, run), dict.fromkeys(map(str, setting.streams), "b2"))
+            phase = amalgamation.distillation_phase(setting, built, setting.streams, run, "finetune")
+            frozen = [
+                *(built.trunk.statistics() if part == "tails" else []),
+                *(v for t in built.unique_tails for v in t.net.statistics() if part == "trunk"),
+            ]
+            moving = phase.updates[0].statistics
+            before = [[v.numpy() for v in group] for group in (frozen, moving)]
+            phase.updates[0].loss(next(iter(phase.data.dataset(0, 1))))
+        after = [[v.numpy() for v in group] for group in (frozen, moving)]
+        assert frozen and all(np.array_equal(a, b) for a, b in zip(before[0], after[0], strict=True))
+        assert moving and not all(np.array_equal(a, b) for a, b in zip(before[1], after[1], strict=True))
 
     def test_teacher_weights(self, pool):
         """lambda_n (A19): a weighted mean over streams; 1 everywhere is eq. 7."""

@@ -94,7 +94,7 @@ class TestNetworks:
         results = fakes.student(0.9, method="distill")
         assert runs.network(results, runs.BEFORE) is None and runs.network(results, "b1") is None
         del results["sizes"]["student"]["latency_ms"]
-        assert runs.network(results, "student").latency_ms is None
+        assert runs.network(results, "student").latency is None
         assert runs.network(fakes.teacher(0.9, ["cat"]), "student") is None
         assert runs.network(fakes.teacher(0.9, ["cat"]), "teacher").mean("accuracy") == 0.9
 
@@ -179,3 +179,9 @@ class TestGroups:
         reordered = json.loads(json.dumps(fakes.student(0.9)))
         reordered["test"]["student"]["per_task"]["cat"]["ap_all"] = None
         assert len(runs.merged({"a": nets(0.9, (0,)), "b": {0: runs.network(reordered, "student")}})) == 2
+
+
+def test_training_seconds_are_those_of_the_phases():
+    """Caches, tests and figures cost no training; files without phases have their whole wall time."""
+    assert runs.training_seconds({"seconds": 100.0, "phase_seconds": {"block/b1": 20.0, "finetune": 10.5}}) == 30.5
+    assert runs.training_seconds({"seconds": 100.0}) == 100.0

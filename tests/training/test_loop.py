@@ -6,6 +6,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -154,6 +155,16 @@ class TestVariables:
 
 
 class TestPhase:
+    def test_time_is_booked_on_its_phase(self, tmp_path):
+        with Run(tmp_path, {}) as run:
+            net = small_net()
+            run.track(net.named_variables("net"))
+            run.phase(phase(net, "one"))
+            time.sleep(0.2)
+            run.phase(phase(net, "two"))
+            spent = run.progress.phase_seconds
+            assert list(spent) == ["one", "two"] and min(spent.values()) > 0 and sum(spent.values()) < run.seconds() - 0.2
+
     def test_keep_best_restores_the_best_weights(self, tmp_path):
         net, losses, seen = small_net(), iter([9.0, 3.0, 1.0, 2.0]), []
 
@@ -256,6 +267,7 @@ class TestSnapshot:
             run.track(net.named_variables("net"))
             assert all(np.array_equal(v.numpy(), weights[k]) for k, v in net.named_variables("net").items())
             assert run.progress.finished == ["one"] and 0 < run.seconds() < seconds
+            assert list(run.progress.phase_seconds) == ["one"] and 0 < run.progress.phase_seconds["one"] < run.seconds()
             assert run.decide("chosen", lambda: "late", of="data") == "early" and run.decide("later", lambda: 2) == 2
             with pytest.raises(UserError, match="decided from other data"):
                 run.decide("chosen", lambda: "late", of="other")
@@ -264,7 +276,7 @@ class TestSnapshot:
             assert not all(np.array_equal(v.numpy(), weights[k]) for k, v in net.named_variables("net").items())
             end = state.values_digest(net.named_variables("net"))
         with Run(tmp_path / "b", {"seed": 0, "section": {"a": 1, "b": 3}}) as run:  # adopting again changes nothing
-            run.adopt(tmp_path / "a", "blocks", ["seed"])
+            run.adopt(tmp_path / "a", "blocks", ["seed"], "elsewhere")  # not even looked at
             net = small_net(seed=9)
             run.track(net.named_variables("net"))
             assert state.values_digest(net.named_variables("net")) == end and run.progress.finished == ["one", "three"]
@@ -276,6 +288,21 @@ class TestSnapshot:
             pytest.raises(UserError, match=r"other settings \(section.b\)"),
         ):
             run.adopt(tmp_path / "a", "blocks", ["seed", "section"])
+
+    def test_other_inputs_are_refused(self, tmp_path):
+        self.first(tmp_path / "a")
+        with Run(tmp_path / "b", {}) as run, pytest.raises(UserError, match="made from other teachers or images"):
+            run.adopt(tmp_path / "a", "blocks", [], inputs="other")
+
+    def test_what_was_trained_on_since_is_not_kept_again(self, tmp_path):
+        """A kept file that is gone would otherwise be made from the finished state."""
+        self.first(tmp_path / "a")
+        with Run(tmp_path / "a", {"seed": 0, "section": {"a": 1, "b": 2}}) as run:
+            run.keep("scores", lambda: {"a": np.zeros(2)})
+            for name, again in (("blocks", lambda: run.snapshot("blocks")), ("scores", lambda: run.keep("scores", dict))):
+                (tmp_path / "a" / f"{name}.npz").unlink()
+                with pytest.raises(UserError, match=f"{name}.npz is gone"):
+                    again()
 
     def test_damaged_or_missing(self, tmp_path):
         self.first(tmp_path / "a")

@@ -65,7 +65,7 @@ class TestSchedule:
         assert np.isfinite(rates(4, 6, learning_rate=1, schedule="poly", warmup_steps=4)).all()
 
     def test_unknown_schedule(self):
-        with pytest.raises(UserError, match="unknown optimizer.schedule 'step': choose constant, poly or cosine"):
+        with pytest.raises(UserError, match="unknown optimizer.schedule 'step': there are constant, poly, cosine"):
             optimizers.schedule({"learning_rate": 1, "schedule": "step"}, 4)
 
     def test_config_round_trip(self):
@@ -146,11 +146,11 @@ class TestAdam:
 
 class TestBuild:
     def test_unknown_setting(self):
-        with pytest.raises(UserError, match="unknown optimizer setting beta, lr: the known ones are head_multiplier, learning_rate"):
+        with pytest.raises(UserError, match="unknown optimizer setting beta, lr: the known ones are all_steps, begin_step, head_multiplier, learning_rate"):
             optimizers.build({**SGD, "lr": 0.1, "beta": 1}, variables(), steps=4)
 
     def test_unknown_name(self):
-        with pytest.raises(UserError, match="unknown optimizer.name 'lamb': choose sgd or adam"):
+        with pytest.raises(UserError, match="unknown optimizer.name 'lamb': there are sgd, adam"):
             optimizers.build({**SGD, "name": "lamb"}, variables(), steps=4)
 
     @pytest.mark.parametrize("spec", [SGD, ADAM])
