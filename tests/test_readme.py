@@ -1,20 +1,47 @@
-"""README tells what results/ holds: its tables are those that the report makes from the committed results."""
+"""README tells what results/ holds: its tables are those that the reports make from the committed results."""
 
 import json
 from pathlib import Path
+import re
 
 import pytest
 
 from amalgam_tf import report
 
 ROOT = Path(__file__).parents[1]
-SHOWN = ("quickstart/student.json", "voc2012_part/student.json")
+PART = "results/voc2012_part"
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_tables_are_made_from_results(name):
-    results = json.loads((ROOT / "results" / name).read_text())
-    assert "\n".join(report.table(results)) in (ROOT / "README.md").read_text(), f"README.md does not show results/{name}"
+@pytest.fixture(scope="module")
+def readme():
+    return (ROOT / "README.md").read_text()
+
+
+def test_quickstart_table_is_made_from_its_results(readme):
+    results = json.loads((ROOT / "results/quickstart/student.json").read_text())
+    assert "\n".join(report.table(results)) in readme
+
+
+def test_summary_over_seeds_is_made_from_its_runs_and_stands_in_the_readme(readme, tmp_path, monkeypatch):
+    """`compare` on the committed runs writes the committed summary, and README shows its tables."""
+    monkeypatch.chdir(ROOT)
+    report.compare([f"{PART}/seed*/*"], tmp_path, summary="voc2012_part")
+    written = (tmp_path / "voc2012_part.md").read_text()
+    assert written == (ROOT / PART / "voc2012_part.md").read_text()
+    networks, differences = (section(written, title) for title in ("Networks", "Differences"))
+    assert "\n".join(networks) in readme
+    assert "\n".join([*differences[:2], *(line for line in differences if "| all " in line)]) in readme
+
+
+def section(markdown: str, title: str) -> list[str]:
+    """The lines of the table below a heading."""
+    body = markdown.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+    return [line for line in body.splitlines() if line.startswith("|")]
+
+
+def test_figures_of_the_readme_exist(readme):
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme)
+    assert len(shown) >= 4 and all((ROOT / place).is_file() for place in shown)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=str)
