@@ -146,7 +146,7 @@ class TestAdam:
 
 class TestBuild:
     def test_unknown_setting(self):
-        with pytest.raises(UserError, match="unknown optimizer setting beta, lr: the known ones are all_steps, begin_step, head_multiplier"):
+        with pytest.raises(UserError, match="unknown optimizer setting beta, lr: the known ones are all_steps, begin_step"):
             optimizers.build({**SGD, "lr": 0.1, "beta": 1}, variables(), steps=4)
 
     def test_unknown_name(self):
