@@ -115,7 +115,17 @@ def binary(name, *flags):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize(("path", "argument"), [*((path, "") for path in CONFIGS), ("configs/afk/voc2012_part.py", "distill")])
+# One of each kind: both methods' students, stages and units, a pool of scenes. `run_tests.sh --all` smokes every config.
+SMOKED = [
+    ("configs/quickstart.py", ""),
+    ("configs/teachers/voc2012_part.py", ""),
+    ("configs/afk/voc2012_part.py", ""),
+    ("configs/afk/voc2012_part.py", "distill"),
+    ("configs/afk/fig3.py", ""),
+]
+
+
+@pytest.mark.parametrize(("path", "argument"), [*SMOKED, *arguments()] if os.environ.get("AMALGAM_SMOKE_ALL") else SMOKED)
 def test_smoke_run(path, argument, tmp_path):
     done = binary("train", f"--config={path}:{argument},smoke", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr[-2000:]
