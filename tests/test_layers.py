@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOOR = {"errors", "tasks"}
 LEVEL_0 = {"data", "models", "losses", "choice", "gradnorm", "metrics", "published"}
-LEVEL_1 = {"teachers", "branching", "amalgamation", "training", "evaluate", "export", "report", "artefacts"}
+LEVEL_1 = {"cards", "teachers", "branching", "prefix", "planning", "amalgamation", "training", "evaluate", "export", "report", "artefacts"}
 LEVELS = {**dict.fromkeys(FLOOR, -1), **dict.fromkeys(LEVEL_0, 0), **dict.fromkeys(LEVEL_1, 1), "methods": 2, "bin": 3}
 OUTSIDE = ("configs", "tools", "tests")  # the package may not lean on what is not installed with it
 

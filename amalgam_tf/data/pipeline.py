@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 from pathlib import Path
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,7 @@ _CHUNK = 64  # images a batch in caches and evaluation: fixed, so that cached nu
 
 # -- pixels -----------------------------------------------------------------------------------------------------------
 def pixels(examples: Examples, size: int, cache_dir: Path | None = None) -> np.ndarray:
-    """All images as uint8 [n, size, size, 3], decoded and resized once and kept on disk under `cache_dir`.
+    """All images as uint8 [n, size, size, 3], decoded, brought to a square by `examples.fit` and kept on disk under `cache_dir`.
 
     Raises:
         UserError: an image file that cannot be read; the sentence names it.
@@ -31,9 +32,30 @@ def pixels(examples: Examples, size: int, cache_dir: Path | None = None) -> np.n
     if isinstance(examples.images, np.ndarray):
         if examples.images.shape[1:3] == (size, size):
             return examples.images
-        return np.concatenate([transforms.resize(part, size).numpy() for part in _chunks(examples.images)])
+        return np.concatenate([transforms.resize(part, size, examples.fit).numpy() for part in _chunks(examples.images)])
     key = hashlib.sha256(f"pixels/2/{examples.images_key}/{size}".encode()).hexdigest()[:16]
     return cached_array(cache_dir, f"pixels-{key}", lambda: _decode_all(examples, size))
+
+
+def readable(examples: Examples, cache_dir: Path | None = None) -> np.ndarray:
+    """Which images can be read, as bool [n]: every file is decoded once, the verdict is kept on disk under `cache_dir`."""
+    if isinstance(examples.images, np.ndarray):
+        return np.ones(len(examples), bool)
+    key = hashlib.sha256(f"readable/1/{examples.images_key}".encode()).hexdigest()[:16]
+    return np.array(cached_array(cache_dir, f"readable-{key}", lambda: _try_all(examples)))
+
+
+def _try_all(examples: Examples) -> np.ndarray:
+    paths = [str(p) for p in examples.images]
+    data = tf.data.Dataset.from_tensor_slices(paths).enumerate()
+
+    def look(i, path):
+        return i, tf.size(transforms.decode_whole(tf.io.read_file(path)))  # the size is asked for lest decoding be optimised away
+
+    verdict = np.zeros(len(paths), bool)
+    for i, values in data.map(look, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().as_numpy_iterator():
+        verdict[i] = values > 0
+    return verdict
 
 
 def cached_array(folder: Path | None, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -62,7 +84,11 @@ def cached_array(folder: Path | None, name: str, make: Callable[[], np.ndarray])
 def _decode_all(examples: Examples, size: int) -> np.ndarray:
     paths = [str(p) for p in examples.images]
     data = tf.data.Dataset.from_tensor_slices(paths)
-    data = data.map(lambda p: transforms.decode(tf.io.read_file(p), size), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def read(path):
+        return transforms.decode(tf.io.read_file(path), size, examples.fit)
+
+    data = data.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     images = np.empty((len(paths), size, size, 3), np.uint8)
     done = 0
     try:
@@ -71,26 +97,37 @@ def _decode_all(examples: Examples, size: int) -> np.ndarray:
             done += 1
     except tf.errors.OpError as error:
         # Parallel decoding may fail ahead of the image being returned: look for the first bad file.
-        bad = next((p for p in paths[done:] if not _readable(p, size)), paths[min(done, len(paths) - 1)])
-        raise UserError(f"the image {bad} cannot be read ({_first_line(error)}): replace the file or take it out of the list") from error
+        faults = ((p, _fault(p, size)) for p in paths[done:])
+        bad, fault = next((found for found in faults if found[1]), (paths[min(done, len(paths) - 1)], _first_line(error)))
+        mend = "replace the file, take it out of the list, or leave such images out with data.on_bad_image=skip"
+        raise UserError(f"the image {bad} cannot be read ({fault}): {mend}") from error
     return images
 
 
-def _readable(path: str, size: int) -> bool:
+def _fault(path: str, size: int) -> str:
+    """Why an image cannot be read; "" if it can. Said better than by tf.data, whose first line is about itself."""
     try:
         transforms.decode(tf.io.read_file(path), size)
-    except tf.errors.OpError:
-        return False
-    return True
+    except tf.errors.OpError as error:
+        return _first_line(error)
+    return ""
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].split("[Op")[0].strip()[:120]
+    text = re.sub(r"\[?\[?\{\{.*?\}\}\]?\]?", "", str(error))  # names of graph nodes, which say nothing to a user
+    return " ".join(text.strip().splitlines()[:1]).split("[Op")[0].strip()[:120]
 
 
 # -- whole passes in index order --------------------------------------------------------------------------------------
 def _chunks(array: np.ndarray):
     return (array[i : i + _CHUNK] for i in range(0, len(array), _CHUNK))
+
+
+def padded(array: np.ndarray):
+    """(start, rows, chunk): an array in chunks of one fixed size, the last one filled up with its last row."""
+    for i, chunk in enumerate(_chunks(array)):
+        n = len(chunk)
+        yield i * _CHUNK, n, chunk if n == _CHUNK else np.concatenate([chunk, np.repeat(chunk[-1:], _CHUNK - n, 0)])
 
 
 def in_order(fn: Callable, images: np.ndarray, *columns: np.ndarray, flipped: bool = False):
@@ -108,11 +145,9 @@ def in_order(fn: Callable, images: np.ndarray, *columns: np.ndarray, flipped: bo
         every row is computed in the same batch shape.
     """
     parts = []
-    for image, *rows in zip(_chunks(images), *map(_chunks, columns), strict=True):
-        n = len(image)
-        full = [np.concatenate([r, np.repeat(r[-1:], _CHUNK - n, 0)]) for r in (image, *rows)]
-        full[0] = full[0][:, :, ::-1] if flipped else full[0]
-        out = fn(tf.constant(full[0], tf.float32), *map(tf.constant, full[1:]))
+    for (_, n, image), *rows in zip(*map(padded, (images, *columns)), strict=True):
+        image = image[:, :, ::-1] if flipped else image
+        out = fn(tf.constant(image, tf.float32), *(tf.constant(row) for _, _, row in rows))
         parts.append(tf.nest.map_structure(lambda t, n=n: np.asarray(t)[:n], out))
     return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
 

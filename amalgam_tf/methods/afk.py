@@ -72,9 +72,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from amalgam_tf import choice, evaluate
+from amalgam_tf import choice, evaluate, planning
 from amalgam_tf.amalgamation import (
     Setting,
+    chosen,
     customised_losses,
     distillation_phase,
     finish,
@@ -91,6 +92,8 @@ from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models import check_start
 from amalgam_tf.models.adapters import GATES, ChannelFilter
 from amalgam_tf.models.blocks import BlockNet, multiply_adds, named_variables, parameters, safe_name
+from amalgam_tf.planning import Line, Plan
+from amalgam_tf.prefix import Prefix
 from amalgam_tf.teachers import Stream, Teacher, foreign_data, resolved
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
@@ -115,19 +118,16 @@ def amalgamate(setting: Setting, run: Run) -> Branched:
     run.track(student.named_variables("student"))
     run.track({k: v for (block, name), f in filters.items() for k, v in named_variables(f, f"filter/{block}/{name}").items()})
 
-    recorded = {}
+    recorded, prefix = {}, frozen_part(setting, student, run)
     for k, block in enumerate(student.names):  # (3), (4) F^0 = I; for k = 1..B
-        run.phase(block_phase(setting, student, k, filters, run))  # (5)-(9)
+        run.phase(block_phase(setting, student, k, filters, prefix, run))  # (5)-(9)
         recorded[block] = run.decide(  # (10) L_n^i(k)
             f"block_losses/{block}",
             lambda k=k: block_losses(setting, student, k, filters),
             of=setting.images.fingerprint(setting.config.branch.split),
         )
-        run.say(
-            f"  block {block}: {setting.config.branch.split} divergence "
-            + "  ".join(f"{s} {v['divergence']:.4f}" for s, v in recorded[block].items())
-        )
-    # (11) end
+        run.say(f"  block {block}: {setting.config.branch.split} divergence " + in_a_line(recorded[block]))
+    del prefix  # (11) end
     if setting.config.curve:
         run.decide("curve", lambda: curve_on_test(setting, student, filters, recorded))
     run.snapshot("blocks")  # other branch rules start from here
@@ -155,7 +155,7 @@ def entangled_losses(
 
 def entangled_logits(setting: Setting, features: tf.Tensor, block: str, k: int, filters: Filters) -> dict[str, tf.Tensor]:
     """O_un^i of every stream: eqs. 4 and 6, then the wanted rows (g)."""
-    outputs = entangle(features, k, {t.name: filters[block, t.name] for t in setting.teachers}, setting.teachers)
+    outputs = entangle(features, k, {t.name: filters[block, t.name] for t in setting.teachers}, setting.frozen)
     return task_level_filter(outputs, setting.streams, setting.teachers)
 
 
@@ -217,6 +217,12 @@ def jointly(setting: Setting, student: BlockNet, filters: Filters, losses_at: ch
     return choice.budgeted_branch_points(losses_at, group_of, trunk_costs(student, count), tails, limit)
 
 
+def in_a_line(recorded: Mapping[str, Mapping[str, float]]) -> str:
+    """The divergences of up to a dozen streams, the sum of more."""
+    each = {s: v["divergence"] for s, v in recorded.items()}
+    return "  ".join(f"{s} {v:.4f}" for s, v in each.items()) if len(each) <= 12 else f"{sum(each.values()):.4f} over {len(each)} streams"
+
+
 def curve_on_test(setting: Setting, student: BlockNet, filters: Filters, recorded: Recorded) -> dict[str, Any]:
     """Block -> test metrics and size of the student with every task branched there, not fine-tuned (fig. 3; rows b1..b4, A17)."""
     curve = {}
@@ -229,17 +235,20 @@ def curve_on_test(setting: Setting, student: BlockNet, filters: Filters, recorde
 
 
 # -- phases -----------------------------------------------------------------------------------------------------------
-def block_phase(setting: Setting, student: BlockNet, k: int, filters: Filters, run: Run) -> Phase:
+def block_phase(setting: Setting, student: BlockNet, k: int, filters: Filters, prefix: Prefix, run: Run) -> Phase:
     """Lines (5)-(9): trains T^k and the filters f_n^k; everything else is frozen (A14, A15)."""
     settings, block = setting.config.block, student.names[k]
     batch_norm, weights = settings.batchnorm == "batch", {str(s): setting.weight(s) for s in setting.streams}
 
+    rows = prefix.rows(k)
+
     def loss(batch):
-        features = student.run(setting.preprocessing(batch["images"]), stop=k - 1) if k else setting.preprocessing(batch["images"])
+        features = batch["prefix"] if rows else student.run(setting.preprocessing(batch["images"]), stop=k - 1)  # F_u^{k-1}
         features = student.run(features, start=k, stop=k, training=batch_norm)  # (5) F_u^k
         return total(entangled_losses(setting, features, block, k, filters, batch), weights)  # (6)-(8)
 
-    batches = setting.images.batches(settings.batch_size, run.seed_of(f"data/block/{block}"), setting.targets["train"])
+    viewed = setting.targets["train"] | ({"prefix": rows} if rows else {})
+    batches = setting.images.batches(settings.batch_size, run.seed_of(f"data/block/{block}"), viewed)
     steps, optimizer = batches.steps(settings.epochs), settings.optimizer.to_dict()
     if not settings.restart_schedule:  # A6
         optimizer |= {"begin_step": k * steps, "all_steps": len(student) * steps}
@@ -251,6 +260,12 @@ def block_phase(setting: Setting, student: BlockNet, k: int, filters: Filters, r
         optimizer=optimizer,
     )
     return Phase(f"block/{block}", steps=steps, data=batches, updates=[update])
+
+
+def frozen_part(setting: Setting, student: BlockNet, run: Run) -> Prefix:
+    """F_u^{k-1} of all images and views, computed once before block k where `features.memory_gb` or `features.disk_gb` allow."""
+    limits, images = setting.config.features, setting.images
+    return Prefix(student, images.pixels["train"], images.views, setting.preprocessing, run.scratch, limits.memory_gb, limits.disk_gb)
 
 
 # -- the pieces that enter --------------------------------------------------------------------------------------------
@@ -286,7 +301,7 @@ def check_alike(teachers: Sequence[Teacher]) -> None:
 def train(config: Any, run: Run) -> dict[str, Any]:
     """Amalgamates the student of a config, saves it to `workdir/student` and returns the results."""
     setting = enter(config, run.workdir)
-    for note in foreign_data(setting.teachers, config.data):
+    for note in [*foreign_data(setting.teachers, config.data), *setting.images.notes]:
         run.say(note)
     if config.branch.blocks_from:
         run.adopt(resolved(config.branch.blocks_from, run.workdir), "blocks", BLOCK_SETTINGS, setting.fingerprint())
@@ -319,7 +334,42 @@ def enter(config: Any, workdir: Path = Path()) -> Setting:
         check_alike(teachers)
         one_of("branch.rule", config.branch.rule, (*RULES, *teachers[0].net.names[:-1]))
 
-    return prepare(config, workdir, check)
+    return prepare(config, workdir, check, fold=True)
+
+
+def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
+    """What `amalgamate` is going to do, for teachers that are trained or only built."""
+    streams, teachers = chosen(config, pool)
+    check_alike(teachers)
+    images, net, n = planning.counts(config), teachers[0].net, len(teachers)
+    trunk, cost, written = net.part(stop=len(net) - 2), planning.work(net), planning.activations(net)
+    limits, block, views = config.features, config.block, images.train * images.views
+    prefix = Prefix(trunk, range(images.train), images.views, None, Path(), limits.memory_gb, limits.disk_gb)
+    steps = planning.steps(block.epochs, images.train, block.batch_size)
+    lines = [Line("teachers' outputs", 0, n * (views + images.held_out) * sum(cost))]
+    for k, name in enumerate([] if config.branch.blocks_from else trunk.names):
+        rest, before = n * sum(cost[k + 1 :]), sum(cost[:k])
+        once = 0 if k == 0 or prefix.room(k) == "step" else views * cost[k - 1]  # the features of all images, through one more block
+        each = block.batch_size * ((before if k and not once else 0) + 3 * cost[k] + 2 * rest)
+        held_out = images.held_out if config.branch.split == "held_out" else images.train
+        seen = held_out + (images.test if config.curve else 0)
+        lines.append(Line(f"block/{name}", steps, once + steps * each + seen * (before + cost[k] + rest)))
+    largest = cost[0] + n * sum(cost[1:])  # all tasks leave at the first block
+    if fine := config.finetune.epochs:
+        steps = planning.steps(fine, images.train, config.finetune.batch_size)
+        lines.append(Line("finetune", steps, (3 * steps * config.finetune.batch_size + (fine + 1) * images.held_out) * largest))
+    lines.append(Line("test", 0, images.test * (2 * largest + n * sum(cost))))
+    kept = max((prefix.bytes(k) for k in range(1, len(trunk)) if prefix.room(k) == "memory"), default=0)
+    student, tails = planning.weights(trunk), n * planning.weights(net)
+    batch = block.batch_size * (written[0] + n * sum(written[1:]))
+    return Plan(
+        lines,
+        net,
+        disk=2 * 3 * (student + tails) + student + (student + tails),  # two checkpoints with slots, the snapshot, the student
+        caches=planning.pixels(images, teachers[0].preprocessing.size) + 4 * views * sum(s.task.outputs for s in streams),
+        memory=planning.training(student + tails, 2 * tails, batch) + 2 * kept,
+        notes=["fine-tuning, disk and memory: for a student whose tasks all leave at the first block"],
+    )
 
 
 def rule_of(config: Any) -> dict[str, Any]:

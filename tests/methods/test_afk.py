@@ -564,11 +564,25 @@ class TestVariants:
         with Run(tmp_path / "run", {}) as run:
             student = amalgamation.start_student(setting, run)
             filters = afk.start_filters(setting, student, run)
-            phases = [afk.block_phase(setting, student, k, filters, run) for k in range(3)]
+            prefix = afk.frozen_part(setting, student, run)
+            phases = [afk.block_phase(setting, student, k, filters, prefix, run) for k in range(3)]
         schedules = [optimizers.schedule(p.updates[0].optimizer, p.steps) for p in phases]
         ends = [float(s(p.steps)) for s, p in zip(schedules, phases, strict=True)]
         assert [float(s(0)) for s in schedules] == pytest.approx([5e-3, *ends[:2]])
         assert ends[0] == pytest.approx(5e-3 * (2 / 3) ** 0.9) and ends[2] == 0
+
+    def test_kept_features_change_speed_and_nothing_else(self, pool, tmp_path):
+        """The prefix of memory, of disk and of the step give one training, up to the round-off of folded batch norm."""
+        books = {}
+        for name, limits in {"memory": (1.0, 0.0), "disk": (0.0, 1.0), "step": (0.0, 0.0)}.items():
+            changes = {"features__memory_gb": limits[0], "features__disk_gb": limits[1], "finetune__epochs": 0.0, "flip": True}
+            config = afk_config(pool, block__optimizer__name="sgd", block__optimizer__learning_rate=0.05, **changes)
+            setting, _, book = amalgamate(config, tmp_path / name)
+            assert {p.name for p in (tmp_path / name).glob(".features*")} == set()
+            books[name] = np.array([[v["loss"] for v in book[f"block_losses/b{k}"]["value"].values()] for k in (1, 2, 3)])
+        np.testing.assert_array_equal(books["memory"], books["disk"])
+        np.testing.assert_array_equal(books["memory"][0], books["step"][0])  # the first block has no prefix
+        np.testing.assert_allclose(books["memory"], books["step"], rtol=1e-4)
 
     def test_stages_of_teachers_cut_into_units(self, tmp_path):
         """granularity=stage on unit teachers is the same function in fewer blocks."""
