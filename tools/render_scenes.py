@@ -3,6 +3,8 @@
     python tools/render_scenes.py --layout=voc --output=scenes_voc --count=200 --size=128
     python tools/render_scenes.py --layout=coco --output=scenes_coco --count=200 --size=128
     python tools/render_scenes.py --layout=folder --output=scenes_folder --count=200 --size=64
+    python tools/render_scenes.py --layout=celeba --output=scenes_celeba --count=200 --size=64
+    python tools/render_scenes.py --layout=cub --output=scenes_cub --count=200 --size=64
 
 voc: the devkit, one class a shape. An object too small or too hidden to count as present is flagged difficult, so a class file says 0
 where an image holds only such instances. `trainval` is train and val together.
@@ -21,6 +23,16 @@ folder: a table a split; cells are 1 or 0, or the name of the class. Paths are r
 
     OUTPUT/train/000000.jpg
            train.csv            path,sphere,ellipsoid,...,shape,shape_surface
+
+celeba: every binary task is an attribute, 1 or -1. Files are numbered on over the splits.
+
+    OUTPUT/list_attr_celeba.txt  list_eval_partition.txt
+           img_align_celeba/000001.jpg
+
+cub: shape x surface are the classes, each in a folder of its own, and val counts as train (the set knows training or not only).
+
+    OUTPUT/CUB_200_2011/images/001.sphere_smooth/sphere_smooth_0001_1.jpg
+                        images.txt  image_class_labels.txt  classes.txt  train_test_split.txt
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +52,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from amalgam_tf.data import scenes  # noqa: E402
 from amalgam_tf.errors import UserError  # noqa: E402
 
-_LAYOUT = flags.DEFINE_string("layout", None, "voc, coco or folder")
+_LAYOUT = flags.DEFINE_string("layout", None, "voc, coco, folder, celeba or cub")
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write to; must be new or empty")
 _COUNT = flags.DEFINE_integer("count", 100, "scenes in each split")
 _SIZE = flags.DEFINE_integer("size", 64, "height and width of the pictures in pixels")
@@ -125,6 +137,46 @@ def write_folder(
                 table.writerow([path, *(t.labels[labels[t.name]] if t.labels else labels[t.name] for t in columns)])
 
 
+def write_celeba(output: Path, *, splits: Sequence[str], count: int, size: int, seed: int) -> None:
+    """Writes the aligned pictures, the attributes of all and who belongs to which split (0 train, 1 val, 2 test)."""
+    names = [t.name for t in scenes.TASKS if t.kind == "binary"]
+    (output / "img_align_celeba").mkdir(parents=True)
+    rows, partition = [], []
+    for split in splits:
+        for _, image, labels, _ in _drawn(split, count, size, seed):
+            name = f"{len(rows) + 1:06d}.jpg"
+            _save(image, output / "img_align_celeba" / name)
+            rows.append(f"{name} " + " ".join(f"{2 * labels[n] - 1:2d}" for n in names))
+            partition.append(f"{name} {('train', 'val', 'test').index(split)}")
+    _write_lines(output / "list_attr_celeba.txt", [str(len(rows)), " ".join(names) + " ", *rows])
+    _write_lines(output / "list_eval_partition.txt", partition)
+
+
+def write_cub(output: Path, *, splits: Sequence[str], count: int, size: int, seed: int) -> None:
+    """Writes the pictures into folders by shape and surface, and the four lists that number them."""
+    (task,) = (t for t in scenes.TASKS if t.name == "shape_surface")
+    root = output / "CUB_200_2011"
+    folders = [f"{i:03d}.{name}" for i, name in enumerate(task.labels, 1)]
+    images, labels, sides = [], [], []
+    for split in splits:
+        for _, image, truth, _ in _drawn(split, count, size, seed):
+            number, label = len(images) + 1, truth[task.name]
+            name = f"{folders[label]}/{task.labels[label]}_{labels.count(label) + 1:04d}_{number}.jpg"
+            (root / "images" / folders[label]).mkdir(parents=True, exist_ok=True)
+            _save(image, root / "images" / name)
+            images.append(f"{number} {name}")
+            labels.append(label)
+            sides.append(f"{number} {int(split != 'test')}")
+    _write_lines(root / "images.txt", images)
+    _write_lines(root / "image_class_labels.txt", [f"{i} {label + 1}" for i, label in enumerate(labels, 1)])
+    _write_lines(root / "classes.txt", [f"{i} {folder}" for i, folder in enumerate(folders, 1)])
+    _write_lines(root / "train_test_split.txt", sides)
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
 def _drawn(split, count, size, seed) -> Iterator[tuple]:
     """(number in the split, image, labels by task, objects) of each scene, a few drawn at a time."""
     indices = scenes.split_indices(split, count)
@@ -202,8 +254,8 @@ def run() -> None:
     Raises:
         UserError: a flag that cannot be followed, or an output folder that is not empty or cannot be written.
     """
-    if _LAYOUT.value not in ("voc", "coco", "folder"):
-        raise UserError(f"unknown --layout {_LAYOUT.value or '(not set)'}: choose voc, coco or folder")
+    if _LAYOUT.value not in ("voc", "coco", "folder", "celeba", "cub"):
+        raise UserError(f"unknown --layout {_LAYOUT.value or '(not set)'}: choose voc, coco, folder, celeba or cub")
     if not _OUTPUT.value:
         raise UserError("--output is not set: name the folder to write to")
     splits = list(dict.fromkeys(_SPLITS.value))
@@ -224,6 +276,8 @@ def run() -> None:
             write_voc(output, year=year, **common)
         elif _LAYOUT.value == "coco":
             write_coco(output, year=year, **common)
+        elif _LAYOUT.value in ("celeba", "cub"):
+            {"celeba": write_celeba, "cub": write_cub}[_LAYOUT.value](output, **common)
         else:
             write_folder(output, tasks=_TASKS.value, image_format=_IMAGE.value, **common)
     except OSError as error:

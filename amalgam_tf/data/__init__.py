@@ -5,21 +5,23 @@ what `tools/render_scenes.py` writes in its layout.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from amalgam_tf.data import coco, folder, scenes, tfds, voc
-from amalgam_tf.data.examples import IGNORE, Examples, hold_out
-from amalgam_tf.errors import UserError
+from amalgam_tf.data import celeba, coco, fine_grained, folder, scenes, tfds, voc
+from amalgam_tf.data.examples import FITS, IGNORE, Examples, hold_out, share
+from amalgam_tf.errors import UserError, one_of
 
-__all__ = ["DEFAULTS", "IGNORE", "READERS", "Examples", "Parts", "cache_dir", "hold_out", "load", "parts"]
+__all__ = ["DEFAULTS", "IGNORE", "READERS", "Examples", "Parts", "cache_dir", "hold_out", "load", "notes", "parts"]
 
+_NAMED = 5  # files that a note names; results.json lists all
 
 DEFAULTS = dict(
-    reader="scenes",  # scenes, voc, coco, folder; tfds:voc/2007, tfds:coco/2014, ... (`tfds.SETS`)
+    reader="scenes",  # a key of `READERS`, or several fine-grained ones as in dogs+cub: their images under one task
     root="",  # folder of the data set on disk; tfds: the data_dir, "" for its own
     train="train",
     test="test",
@@ -34,10 +36,19 @@ DEFAULTS = dict(
     difficult="ignore",  # voc: ignore, negative or positive (A2)
     images="{split}",  # coco: folder of the images below root; {split} stands for the split
     crowd="positive",  # coco: positive, ignore or negative, for labels with crowd regions only
-    only_available=False,  # voc, coco: leave out listed images that are not there
-    classes="",  # voc, coco: class names, comma-separated; by default VOC's twenty, or all that the COCO file has
+    only_available=False,  # voc, coco, celeba, fine-grained: leave out listed images that are not there
+    classes="",  # class or attribute names, comma-separated; by default VOC's twenty, elsewhere all that the data set has
+    groups="",  # fine-grained and class folders, instead of classes: tasks by class groups of `splits`, as in D1,D2 (`fine_grained.wanted`)
+    task="",  # the category task: fine-grained, by default the set's; folder: its sub-folders are classes of this task (groups: this set)
+    partition=celeba.PARTITION,  # celeba: the list below root that says which image is in which split
     categories="",  # folder: JSON file below root, {column: [class names]}, for CSV columns that hold class names
+    on_bad_image="fail",  # a file that cannot be decoded: fail, or skip (counted and listed in log and results)
     download=False,  # tfds: fetch and prepare a data set that is not there
+    part="",  # 1 to part_count: train on this part of the train split only (C9)
+    part_count=6,
+    part_seed=0,
+    fit="squeeze",  # how an image that is not square becomes one: squeeze, or crop its centre
+    binary_head="",  # head of binary tasks: sigmoid or softmax2; by default the reader's (celeba: softmax2)
 )  # a config's `data` section; every reader takes its own part of it
 
 
@@ -51,6 +62,7 @@ class Parts(NamedTuple):
 
 def _scenes(o: Mapping[str, Any], split: str) -> Examples:
     counts = {o["train"]: o["train_count"], o["test"]: o["test_count"]}
+    one_of("split of the embedded scenes", split, counts)
     return scenes.load(split=split, count=counts[split], size=o["render_size"], seed=o["scene_seed"], cache_dir=cache_dir(o))
 
 
@@ -73,6 +85,28 @@ def _tfds(o: Mapping[str, Any], split: str) -> Examples:
     return tfds.load(name=name, split=split, cache_dir=cache_dir(o), data_dir=root, classes=_class_names(o), **own)
 
 
+def _celeba(o: Mapping[str, Any], split: str) -> Examples:
+    own = {k: o[k] for k in ("partition", "only_available")}
+    return celeba.load(root=_root(o), split=split, attributes=_class_names(o), **own)
+
+
+def _fine_grained(o: Mapping[str, Any], split: str) -> Examples:
+    """One set, or several joined by `+`; each is looked for below the same root."""
+    listings = [_listing(o, reader, split) for reader in o["reader"].split("+")]
+    sources = [one.source for one in listings]
+    if len(set(sources)) < len(sources):
+        raise UserError(f"data.reader={o['reader']} reads a data set twice: name each once")
+    every = [c for one in listings for c in one.classes]
+    return fine_grained.examples(listings, fine_grained.wanted(sources, every, task=o["task"], classes=_class_names(o), named=o["groups"]))
+
+
+def _listing(o: Mapping[str, Any], reader: str, split: str) -> fine_grained.Listing:
+    if reader in fine_grained.SETS:
+        return fine_grained.listing(source=reader, root=_root(o), split=split, only_available=o["only_available"])
+    root = _root(o) if o["root"] else None
+    return tfds.listing(name=reader.removeprefix("tfds:"), split=split, cache_dir=cache_dir(o), data_dir=root, download=o["download"])
+
+
 def _class_names(o: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(c.strip() for c in o["classes"].split(",")) if o["classes"] else None
 
@@ -82,7 +116,9 @@ def _folder(o: Mapping[str, Any], split: str) -> Examples:
     file, _, rows = split.partition(":")
     path = _root(o) / file
     categories = _classes_of(_root(o) / o["categories"]) if o["categories"] and path.suffix == ".csv" else None
-    return folder.load(path=path, split=rows or None, categories=categories)
+    classes = _class_names(o) if o["task"] else None
+    own = {k: o[k] for k in ("task", "groups")}
+    return folder.load(path=path, split=rows or None, categories=categories, classes=classes, **own)
 
 
 def _classes_of(path: Path) -> dict[str, list[str]]:
@@ -96,18 +132,65 @@ def _classes_of(path: Path) -> dict[str, list[str]]:
     return classes
 
 
-READERS = {"scenes": _scenes, "voc": _voc, "coco": _coco, "folder": _folder, **{f"tfds:{name}": _tfds for name in tfds.SETS}}
+FINE_GRAINED = (*fine_grained.SETS, *(f"tfds:{name}" for name in tfds.FINE_GRAINED))
+READERS = {
+    **{"scenes": _scenes, "voc": _voc, "coco": _coco, "celeba": _celeba, "folder": _folder},
+    **{f"tfds:{name}": _tfds for name in tfds.SETS},
+    **{name: _fine_grained for name in FINE_GRAINED},
+}
 
 
 def load(options: Mapping[str, Any], split: str) -> Examples:
     """One split by the options of a config's `data` section.
 
+    With `on_bad_image=skip` every image file is decoded here, before anything is made of the list, so that pixels, labels, targets and
+    fingerprints are those of the same images. The verdict is kept in the cache.
+
     Raises:
-        UserError: an unknown reader, or whatever the reader finds wrong.
+        UserError: an unknown reader, whatever the reader finds wrong, or no readable image at all.
     """
-    if options["reader"] not in READERS:
-        raise UserError(f"unknown data.reader {options['reader']!r}: choose {', '.join(READERS)}")
-    return READERS[options["reader"]](options, split)
+    one_of("data.on_bad_image", options["on_bad_image"], ("fail", "skip"))
+    one_of("data.fit", options["fit"], FITS)
+    one_of("data.binary_head", options["binary_head"], ("", "sigmoid", "softmax2"))
+    first, *more = options["reader"].split("+")
+    if first not in READERS or (more and not {first, *more}.issubset(FINE_GRAINED)):
+        joined = f"; only {', '.join(FINE_GRAINED)} can be joined by +" if more else ""
+        raise UserError(f"unknown data.reader {options['reader']!r}: choose {', '.join(READERS)}{joined}")
+    examples = replace(READERS[first](options, split), fit=options["fit"])
+    if options["binary_head"]:
+        tasks = (replace(t, head=options["binary_head"]) if t.kind == "binary" else t for t in examples.tasks)
+        examples = replace(examples, tasks=tuple(tasks))
+    if options["part"] and split == options["train"]:
+        examples = _part(examples, options)
+    return _only_readable(examples, cache_dir(options)) if options["on_bad_image"] == "skip" else examples
+
+
+def _part(examples: Examples, o: Mapping[str, Any]) -> Examples:
+    if not o["part"].isascii() or not o["part"].isdigit():
+        raise UserError(f"data.part={o['part']!r} is no number: choose from 1 to {o['part_count']}, or nothing for the whole train split")
+    return share(examples, int(o["part"]), o["part_count"], o["part_seed"])
+
+
+def _only_readable(examples: Examples, cache: Path | None) -> Examples:
+    from amalgam_tf.data import pipeline  # here: a config that is wrong is told so without TensorFlow
+
+    bad = np.flatnonzero(~pipeline.readable(examples, cache))
+    if len(bad) == len(examples):
+        raise UserError(f"none of the {len(bad)} images of {examples.name} can be read, {examples.images[0]} first: replace the files")
+    return examples.without(bad)
+
+
+def notes(*parts: Examples) -> list[str]:
+    """A sentence for every part that lost images to `on_bad_image=skip`."""
+    found = []
+    for part in parts:
+        files = [str(p) for p in part.skipped.values()]
+        more = [f"and {len(files) - _NAMED} more (results.json lists them)"] if len(files) > _NAMED else []
+        if files:
+            named = ", ".join([*files[:_NAMED], *more])
+            count = f"{len(files)} of {len(files) + len(part)} images"
+            found.append(f"note: {count} of {part.name} cannot be read and are left out (data.on_bad_image=skip): {named}")
+    return found
 
 
 def parts(options: Mapping[str, Any], tasks: Sequence[str] | None = None) -> Parts:

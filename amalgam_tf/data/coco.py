@@ -135,6 +135,7 @@ def _files(path: Path, content: dict) -> dict[int, str]:
 
 
 def _leaves(name: str) -> bool:
+    """Whether the written name leads out of its folder, or is no name. A link inside the folder may lead out: the user put it there."""
     path = PurePosixPath(name)
     return not name.isprintable() or not path.name or path.is_absolute() or ".." in path.parts
 

@@ -1,9 +1,10 @@
 """`Examples`: what every reader returns and everything else consumes. Images in a fixed order with integer truth."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 import hashlib
 from pathlib import Path
+from typing import Any
 import zlib
 
 import numpy as np
@@ -12,6 +13,8 @@ from amalgam_tf.errors import UserError
 from amalgam_tf.tasks import Task
 
 IGNORE = -1  # in a label array: no truth for this image (VOC "difficult", a CSV cell left empty)
+
+FITS = ("squeeze", "crop")  # how an image that is not square becomes one
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Examples:
         images: [n] paths of image files, or their pixels as uint8 [n, height, width, 3].
         tasks: what the labels describe, in a fixed order. Empty for unlabelled images.
         labels: task name -> int32 [n]: 0 or 1 (binary), class index (category), `IGNORE` where nothing is known.
+        fit: how images that are not square become so, `squeeze` or `crop` (`transforms.resize`).
+        skipped: id -> file of the images that belong here but cannot be read (`data.on_bad_image=skip`); none of them is among the n.
     """
 
     name: str
@@ -31,6 +36,8 @@ class Examples:
     images: Sequence[Path] | np.ndarray
     tasks: tuple[Task, ...]
     labels: dict[str, np.ndarray]
+    fit: str = "squeeze"
+    skipped: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.ids:
@@ -53,17 +60,22 @@ class Examples:
             digest.update(np.ascontiguousarray(self.images).data)
         else:
             digest.update(repr([(p.name, p.stat().st_size if p.is_file() else None) for p in self.images]).encode())
+        if self.fit != "squeeze":  # data that were always squeezed keep the fingerprints they have in cards and decisions
+            digest.update(self.fit.encode())
         for task in self.tasks:
             digest.update(repr(task).encode() + np.ascontiguousarray(self.labels[task.name]).tobytes())
         return digest.hexdigest()[:16]
 
     @property
     def images_key(self) -> str:
-        """16 hex digits over the images alone: pixels, or resolved paths with sizes and times of change. Keys caches on this machine."""
+        """16 hex digits over images and `fit`: pixels, or resolved paths with sizes and times of change. Keys caches on this machine."""
         if isinstance(self.images, np.ndarray):
-            return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()[:16]
-        facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else str(p) for p in self.images]
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+            digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        else:
+            facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else str(p) for p in self.images]
+            digest = hashlib.sha256(repr(facts).encode())
+        digest.update(b"" if self.fit == "squeeze" else self.fit.encode())  # caches of squeezed pixels keep their names
+        return digest.hexdigest()[:16]
 
     def take(self, indices: Sequence[int], name: str | None = None) -> "Examples":
         """The examples at `indices`, in that order."""
@@ -107,6 +119,47 @@ class Examples:
         """The same images without any truth: what an amalgamated student is trained on."""
         return replace(self, tasks=(), labels={})
 
+    def without(self, bad: Sequence[int]) -> "Examples":
+        """The examples but those at `bad`, which are noted as `skipped`; the name then ends in `/readable`, so that no table takes them
+        for the whole split.
+        """
+        if not len(bad):
+            return self
+        rest = self.take(np.delete(np.arange(len(self)), bad), f"{self.name}/readable")
+        return replace(rest, skipped={**self.skipped, **{self.ids[i]: self.images[i] for i in bad}})
+
+    def account(self) -> dict[str, Any]:
+        """What results say of the images behind a number: `data` (name), `images` (how many) and, only if there are any, `skipped`:
+        `count` and `files`.
+        """
+        skipped = {"skipped": {"count": len(self.skipped), "files": [str(p) for p in self.skipped.values()]}} if self.skipped else {}
+        return {"data": self.name, "images": len(self), **skipped}
+
+
+def share(examples: Examples, number: int, count: int, seed: int = 0) -> Examples:
+    """One of `count` equal parts of a list of images: a seeded permutation, cut into runs (spec C9: six parts of CelebA's train split).
+
+    Args:
+        examples: what to cut; the parts depend on the number of images alone, and so on the order of the data set's own list.
+        number: which part, 1 to `count`.
+        count: how many parts; their sizes differ by one image at most.
+        seed: another seed, other parts.
+
+    Returns:
+        The part, in the original order.
+
+    Raises:
+        UserError: no such part, or more parts than images.
+    """
+    if seed < 0:
+        raise UserError(f"data.part_seed must be at least 0, not {seed}")
+    if not 1 <= number <= count:
+        raise UserError(f"there is no part {number} of {count} (data.part, data.part_count): number the parts from 1")
+    if count > len(examples):
+        raise UserError(f"{examples.name} has {len(examples)} images, too few for {count} parts (data.part_count): ask for fewer parts")
+    order = np.random.default_rng([seed, 3]).permutation(len(examples))
+    return examples.take(np.sort(np.array_split(order, count)[number - 1]), f"{examples.name}/part{number}of{count}")
+
 
 def hold_out(examples: Examples, fraction: float, seed: int = 0) -> tuple[Examples, Examples]:
     """Splits by a hash of (seed, id), so an image keeps its side when others are added or removed.
@@ -117,15 +170,22 @@ def hold_out(examples: Examples, fraction: float, seed: int = 0) -> tuple[Exampl
         seed: another seed, another split.
 
     Returns:
-        (rest, held out), both in the original order.
+        (rest, held out), both in the original order; a skipped image is noted on the side it would be on.
 
     Raises:
         UserError: a fraction outside (0, 1), or one that leaves a side empty.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
-    score = np.array([zlib.crc32(f"{seed}/{i}".encode()) for i in examples.ids]) / 2**32
-    rest, held = np.flatnonzero(score >= fraction), np.flatnonzero(score < fraction)
-    if not len(rest) or not len(held):
+
+    def is_held(image_id: str) -> bool:
+        return zlib.crc32(f"{seed}/{image_id}".encode()) / 2**32 < fraction
+
+    def side(held: bool, name: str) -> Examples:
+        skipped = {i: p for i, p in examples.skipped.items() if is_held(i) == held}
+        return replace(examples.take(np.flatnonzero(chosen == held), f"{examples.name}/{name}"), skipped=skipped)
+
+    chosen = np.array([is_held(i) for i in examples.ids])
+    if chosen.all() or not chosen.any():
         raise UserError(f"holding out {fraction} of the {len(examples)} images of {examples.name} leaves one side empty: use more images")
-    return examples.take(rest, f"{examples.name}/rest"), examples.take(held, f"{examples.name}/held_out")
+    return side(False, "rest"), side(True, "held_out")

@@ -1,19 +1,25 @@
-"""A user's own images: a folder of unlabelled ones, or a CSV of paths and labels.
+"""A user's own images: a folder of unlabelled ones, a folder of class folders, or a CSV of paths and labels.
 
     path,dog,horse,weather            dog, horse: 1 present, 0 absent, empty or -1 unknown
     photos/1.jpg,1,0,rain             weather: a class name, if declared with categories={"weather": ("sun", "rain")}
     photos/2.jpg,0,,sun               paths are relative to the CSV's folder
+
+    train/cat/1.jpg                   class folders: load(path=..., split="train", task="animal") has one category task animal
+    train/dog/1.jpg                   with the classes cat and dog; with groups="X1,X2" and task="cifar10" the tasks X1 and X2, of the
+                                      classes that the groupings cifar10_halves and cifar10_quarters of `data.splits` give them
 
 A column `split`, if there is one, is no label: `load(path=..., split="val")` takes the rows that say val.
 """
 
 from collections.abc import Mapping, Sequence
 import csv
+from dataclasses import replace
 import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from amalgam_tf.data import fine_grained
 from amalgam_tf.data.examples import IGNORE, Examples
 from amalgam_tf.errors import UserError, did_you_mean
 from amalgam_tf.tasks import Task
@@ -26,13 +32,25 @@ BINARY = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": IGNORE, "-1.0": IGNORE, "": 
 _Row = tuple[int, dict[str, str]]  # line number in the file, column -> cell
 
 
-def load(*, path: Path, split: str | None = None, categories: Mapping[str, Sequence[str]] | None = None) -> Examples:
-    """Reads a folder of unlabelled images, or a CSV with the columns `path` and one a task.
+def load(
+    *,
+    path: Path,
+    split: str | None = None,
+    categories: Mapping[str, Sequence[str]] | None = None,
+    task: str = "",
+    classes: Sequence[str] | None = None,
+    groups: str = "",
+) -> Examples:
+    """Reads a folder of unlabelled images, a folder of class folders, or a CSV with the columns `path` and one a task.
 
     Args:
         path: a folder, searched with its sub-folders (hidden files and folders left out), or a `.csv` file.
         split: of a folder, the sub-folder to read; of a CSV, the rows whose column `split` says so. None takes everything.
         categories: for a CSV, column -> class names of the columns that hold class names; all others are binary.
+        task: for a folder, what the category task is called whose classes are the sub-folders; "" reads the images alone.
+        classes: with `task`, which classes, in this order: other sub-folders are left out. None takes all, sorted.
+        groups: with `task`, which then names the set, instead of classes: tasks by class groups as in `fine_grained.wanted` (`X1,X2` or
+            `X1+X2a`).
 
     Returns:
         The examples, named `<stem>` or `<stem>/<split>`. Ids are the images' paths relative to the folder read, with `/`; a folder's are
@@ -46,7 +64,13 @@ def load(*, path: Path, split: str | None = None, categories: Mapping[str, Seque
     if path.is_dir():
         if categories:
             raise UserError(f"{path} is a folder of unlabelled images and categories describe columns: give a CSV or drop the categories")
-        return _load_folder(path, split)
+        if groups and not task:
+            raise UserError(f"data.groups={groups!r} needs the set whose groups these are: name it by data.task, as in data.task=cifar10")
+        if groups:
+            return _load_groups(path, split, task, classes, groups)
+        return _load_classes(path, split, task, classes) if task else _load_folder(path, split)
+    if task:
+        raise UserError(f"{path} is no folder and data.task={task!r} names what class folders tell apart: give their folder")
     if path.suffix.lower() != ".csv":
         raise UserError(f"{path} is neither a folder nor a .csv file: give one of the two")
     return _load_csv(path, split, dict(categories or {}))
@@ -70,6 +94,33 @@ def _load_folder(path: Path, split: str | None) -> Examples:
         raise UserError(f"{folder} holds no image: put files ending in {', '.join(EXTENSIONS)} there")
     ids = sorted(images)
     return Examples(name=_name(path, split), ids=tuple(ids), images=[images[i] for i in ids], tasks=(), labels={})
+
+
+def _load_groups(path: Path, split: str | None, source: str, classes: Sequence[str] | None, groups: str) -> Examples:
+    """One category task a group, or of several joined by `+`; an image has no truth in the others' tasks."""
+    every = _load_classes(path, split, source, None)
+    names = every.tasks[0].labels
+    labels = tuple(names[i] for i in every.labels[source])
+    listing = fine_grained.Listing(source, split or "", names, tuple(every.images), labels)
+    made = fine_grained.examples([listing], fine_grained.wanted([source], names, task="", classes=classes, named=groups))
+    place = dict(zip(every.images, every.ids, strict=True))  # file names repeat among the folders: paths tell the images apart
+    return replace(made, name=every.name, ids=tuple(place[image] for image in made.images))
+
+
+def _load_classes(path: Path, split: str | None, task: str, classes: Sequence[str] | None) -> Examples:
+    every = _load_folder(path, split)
+    found = sorted({i.partition("/")[0] for i in every.ids if "/" in i})
+    if loose := [i for i in every.ids if "/" not in i]:
+        raise UserError(f"{path} holds {loose[0]} beside its class folders: move it into one, or set data.task to nothing")
+    names = tuple(found if classes is None else classes)
+    for name in names:
+        if name not in found:
+            raise UserError(f"{path} has no folder with images for class {name!r}: {did_you_mean(name, found)}")
+        if names.count(name) > 1:
+            raise UserError(f"class {name!r} is asked for twice (data.classes): remove one")
+    chosen = every.take([i for i, name in enumerate(every.ids) if name.partition("/")[0] in names])
+    labels = np.array([names.index(i.partition("/")[0]) for i in chosen.ids], np.int32)
+    return replace(chosen, tasks=(Task(task, "category", names, "softmax"),), labels={task: labels})
 
 
 def _is_wanted(relative: Path) -> bool:
@@ -148,7 +199,9 @@ def _images(path: Path, rows: list[_Row]) -> dict[str, Path]:
         cell = row["path"]
         image_id = PurePosixPath(cell).as_posix()  # ./a.jpg and a.jpg are one image
         if not cell or _leaves(cell):
-            raise UserError(f"{path} row {number}: path {cell!r} must lie in the folder of the CSV: write it relative to that, without ..")
+            raise UserError(
+                f"{path} row {number}: path {cell[:60]!r} must lie in the folder of the CSV: write it relative to that, without .."
+            )
         if PurePosixPath(cell).suffix.lower() not in EXTENSIONS:
             raise UserError(f"{path} row {number}: {cell!r} is not a kind of image read here: use {', '.join(EXTENSIONS)}")
         if image_id in seen:
@@ -160,8 +213,8 @@ def _images(path: Path, rows: list[_Row]) -> dict[str, Path]:
 
 
 def _leaves(path: str) -> bool:
-    """Whether the written path leads out of its folder. A link inside the folder may: the user has put it there."""
-    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
+    """Whether the written path leads out of its folder, or is no path. A link inside the folder may lead out: the user put it there."""
+    return not path.isprintable() or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
 
 
 def _binary(path: Path, rows: list[_Row], task: Task) -> np.ndarray:

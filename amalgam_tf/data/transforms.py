@@ -5,6 +5,7 @@ everywhere. Images are RGB in 0..255 until a network's own `Preprocessing` is ap
 """
 
 from dataclasses import asdict, dataclass
+import math
 
 import tensorflow as tf
 
@@ -28,8 +29,11 @@ class Preprocessing:
     std: tuple[float, float, float] = (64.0, 64.0, 64.0)
 
     def __post_init__(self):
-        if self.order not in ("rgb", "bgr") or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        numbers = all(_three_numbers(v) for v in (self.mean, self.std)) and min(self.std) > 0
+        if self.order not in ("rgb", "bgr") or not numbers:
             raise UserError(f"preprocessing needs order rgb or bgr, three means and three positive stds, not {asdict(self)}")
+        if type(self.size) is not int or self.size < 1:
+            raise UserError(f"preprocessing needs a size in pixels, a whole number from 1 on, not {self.size!r}")
         object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
         object.__setattr__(self, "std", tuple(float(s) for s in self.std))
 
@@ -60,6 +64,13 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, data: dict) -> "Preprocessing":
+        """What `to_json` wrote.
+
+        Raises:
+            UserError: other keys, or values that do not fit.
+        """
+        if not isinstance(data, dict) or "size" not in data or set(data) - set(cls.__dataclass_fields__):
+            raise UserError(f"preprocessing needs size and may have order, mean and std, not {str(data)[:60]!r}")
         return cls(**data)
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
@@ -75,17 +86,40 @@ class Preprocessing:
         return tf.reshape(tf.reshape(x, (-1, height, width * 3)) * scale + shift, (-1, height, width, 3))
 
 
-def resize(images: tf.Tensor, size: int) -> tf.Tensor:
-    """[..., height, width, 3] in 0..255 -> uint8 [..., size, size, 3]; antialiased, aspect ratio not kept (nothing is cut off)."""
+def _three_numbers(values: object) -> bool:
+    fits = isinstance(values, list | tuple) and len(values) == 3
+    return fits and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+
+
+def resize(images: tf.Tensor, size: int, fit: str = "squeeze") -> tf.Tensor:
+    """[..., height, width, 3] in 0..255 -> uint8 [..., size, size, 3]; antialiased.
+
+    `squeeze` does not keep the aspect ratio and cuts nothing off; `crop` takes the central square, which is what resizing the short side
+    and a centre crop come to within one pixel of the result.
+    """
+    if fit == "crop":
+        height, width = tf.shape(images)[-3], tf.shape(images)[-2]
+        side = tf.minimum(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        images = images[..., top : top + side, left : left + side, :]
     resized = tf.image.resize(tf.cast(images, tf.float32), (size, size), antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
-def decode(data: tf.Tensor, size: int) -> tf.Tensor:
-    """Bytes of one JPEG, PNG, GIF (first frame) or BMP file -> uint8 [size, size, 3]."""
+def decode_whole(data: tf.Tensor) -> tf.Tensor:
+    """Bytes of one JPEG, PNG, GIF (first frame) or BMP file -> uint8 [height, width, 3].
+
+    A file that was cut off is an error, whatever the format (measured at every byte). A JPEG with wrong bytes inside often is none: the
+    decoder goes on, as Pillow's does.
+    """
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
-    resized = resize(image, size)
+    return image
+
+
+def decode(data: tf.Tensor, size: int, fit: str = "squeeze") -> tf.Tensor:
+    """Bytes of one image file as `decode_whole` takes it -> uint8 [size, size, 3], brought to a square as by `resize`."""
+    resized = resize(decode_whole(data), size, fit)
     resized.set_shape((size, size, 3))
     return resized
 

@@ -166,3 +166,34 @@ def test_damaged_csv_gives_examples_or_a_user_error(data):
         else:
             assert isinstance(out, Examples) and all(p.is_file() for p in out.images)
             assert all(v.min() >= IGNORE and v.max() <= 1 for v in out.labels.values())
+
+
+class TestClassFolders:
+    @pytest.fixture
+    def root(self, tmp_path):
+        for name in ("train/cat/1.jpg", "train/cat/deep/2.jpg", "train/dog/1.jpg", "train/ant/1.png", "test/dog/9.jpg", "train/none/a.txt"):
+            touch(tmp_path / name)
+        return tmp_path
+
+    def test_sub_folders_are_the_classes(self, root):
+        out = folder.load(path=root, split="train", task="animal")
+        (task,) = out.tasks
+        assert (task.name, task.kind, task.head, task.labels) == ("animal", "category", "softmax", ("ant", "cat", "dog"))
+        assert out.ids == ("ant/1.png", "cat/1.jpg", "cat/deep/2.jpg", "dog/1.jpg") and out.labels["animal"].tolist() == [0, 1, 1, 2]
+        assert out.labels["animal"].dtype == np.int32
+
+    def test_chosen_classes_in_their_order(self, root):
+        out = folder.load(path=root, split="train", task="animal", classes=("dog", "cat"))
+        assert out.tasks[0].labels == ("dog", "cat")
+        assert dict(zip(out.ids, out.labels["animal"].tolist(), strict=True)) == {"cat/1.jpg": 1, "cat/deep/2.jpg": 1, "dog/1.jpg": 0}
+
+    def test_without_a_task_they_are_unlabelled_images(self, root):
+        assert folder.load(path=root, split="train").tasks == ()
+
+    def test_refused(self, root):
+        expect("no folder with images for class 'cta': did you mean 'cat'", path=root, split="train", task="x", classes=("cta",))
+        expect("no folder with images for class 'none'", path=root, split="train", task="x", classes=("none",))
+        expect("class 'cat' is asked for twice", path=root, split="train", task="x", classes=("cat", "cat"))
+        touch(root / "train" / "0.jpg")
+        expect("holds 0.jpg beside its class folders", path=root, split="train", task="x")
+        expect("data.task='x' names what class folders tell apart", path=write(root), task="x")

@@ -1,6 +1,7 @@
 """Batches as a pure function of (seed, step), whole passes, caches."""
 
 import dataclasses
+import hashlib
 import shutil
 
 import numpy as np
@@ -283,6 +284,24 @@ class TestPixels:
         first = np.array(pipeline.pixels(data, 8, tmp_path / "cache"))
         Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(data.images[1])  # compresses to another size
         assert not np.array_equal(pipeline.pixels(data, 8, tmp_path / "cache"), first)
+
+    def test_fit_is_seen_by_pixels_keys_and_fingerprints(self, tmp_path):
+        """Squeezed data keep the names of caches, and the fingerprints in cards, that they had before there was a choice."""
+        path = tmp_path / "0.png"
+        Image.fromarray(pixels(1, 20)[0][:12]).save(path)
+        data = Examples("disk", ("0",), [path], (), {})
+        cropped = dataclasses.replace(data, fit="crop")
+        facts = repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)])
+        assert data.images_key == hashlib.sha256(facts.encode()).hexdigest()[:16] != cropped.images_key
+        listed = repr(("disk", ("0",))) + repr([("0.png", path.stat().st_size)])
+        assert data.fingerprint == hashlib.sha256(listed.encode()).hexdigest()[:16] != cropped.fingerprint
+        for examples in (data, cropped):
+            out = pipeline.pixels(examples, 12, tmp_path / "cache")
+            assert np.array_equal(out[0], transforms.decode(path.read_bytes(), 12, examples.fit))
+        assert np.array_equal(out[0], pixels(1, 20)[0][:12, 4:16]) and len(list((tmp_path / "cache").iterdir())) == 2
+        array = Examples("array", ("0",), pixels(1, 20)[:, :12], (), {}, "crop")
+        assert np.array_equal(pipeline.pixels(array, 12)[0], out[0])
+        assert array.images_key != dataclasses.replace(array, fit="squeeze").images_key
 
     def test_arrays_are_used_or_resized(self):
         data = Examples("array", tuple("abc"), pixels(3, 20), (), {})

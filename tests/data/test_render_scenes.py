@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from amalgam_tf.data import scenes
+from amalgam_tf.data import celeba, fine_grained, scenes
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "render_scenes.py"
 
@@ -136,6 +136,41 @@ def test_folder(tmp_path, kind):
     assert not (tmp_path / "made" / "val.csv").exists()
 
 
+def test_celeba(tmp_path):
+    done = _run("--layout=celeba", "--output=made", "--count=5", "--size=24", "--seed=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "made" / "list_attr_celeba.txt").read_text().splitlines()
+    names = lines[1].split()
+    assert lines[0] == "15" and names == [*scenes.SHAPES, *scenes.ATTRIBUTES]
+    table = {line.split()[0]: line.split()[1:] for line in lines[2:]}
+    partition = [line.split() for line in (tmp_path / "made" / "list_eval_partition.txt").read_text().splitlines()]
+    assert [f for f, _ in partition] == list(table) == [f"{i:06d}.jpg" for i in range(1, 16)]
+    assert [part for _, part in partition] == ["0"] * 5 + ["1"] * 5 + ["2"] * 5
+    for s, split in enumerate(("train", "val", "test")):
+        drawn = scenes.render(3, scenes.split_indices(split, 5), 24)
+        for i in range(5):
+            name = f"{5 * s + i + 1:06d}.jpg"
+            assert table[name] == ["1" if drawn.labels[n][i] else "-1" for n in names]
+            image = np.asarray(Image.open(tmp_path / "made" / "img_align_celeba" / name), float)
+            assert np.abs(image - drawn.images[i]).mean() < 12
+    read = celeba.load(root=tmp_path / "made", split="val")
+    drawn = scenes.render(3, scenes.split_indices("val", 5), 24)
+    assert all(read.labels[n].tolist() == drawn.labels[n].tolist() for n in names)
+
+
+def test_cub(tmp_path):
+    done = _run("--layout=cub", "--output=made", "--count=6", "--size=24", "--splits=train,test", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "test"):
+        one = fine_grained.listing(source="cub", root=tmp_path / "made", split=split)
+        assert one.classes == scenes.SHAPE_SURFACES and len(one.images) == 6
+        drawn = scenes.render(0, scenes.split_indices(split, 6), 24)
+        for image, label in zip(one.images, one.labels, strict=True):
+            row = (int(image.stem.rpartition("_")[2]) - 1) % 6
+            assert label == scenes.SHAPE_SURFACES[drawn.labels["shape_surface"][row]]
+            assert np.abs(np.asarray(Image.open(image), float) - drawn.images[row]).mean() < 12
+
+
 def test_folder_with_chosen_columns(tmp_path):
     assert (
         _run("--layout=folder", "--output=made", "--count=1", "--size=8", "--splits=val", "--tasks=dome,shape", cwd=tmp_path).returncode
@@ -147,8 +182,8 @@ def test_folder_with_chosen_columns(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--layout=coc", "--output=new"], "voc, coco or folder"),
-        (["--output=new"], "voc, coco or folder"),
+        (["--layout=coc", "--output=new"], "voc, coco, folder, celeba or cub"),
+        (["--output=new"], "voc, coco, folder, celeba or cub"),
         (["--layout=voc"], "--output"),
         (["--layout=voc", "--output=full"], "not an empty folder"),
         (["--layout=folder", "--output=full/file"], "not an empty folder"),

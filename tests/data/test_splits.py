@@ -3,13 +3,15 @@
 from importlib import resources
 import json
 from pathlib import Path
+import random
 import tempfile
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from amalgam_tf.data import splits
+from amalgam_tf import published
+from amalgam_tf.data import fine_grained, splits
 from amalgam_tf.data.voc import CLASSES
 from amalgam_tf.errors import UserError
 from amalgam_tf.tasks import is_name
@@ -23,8 +25,11 @@ def test_every_file_says_where_it_comes_from_and_names_known_classes(name):
     assert {g: list(c) for g, c in groups.items()} == data["groups"]
     classes = {c for group in groups.values() for c in group}
     # COCO's names are held against its own file in test_coco.py
-    vocabulary = {"voc": CLASSES, "voc2012": CLASSES, "coco": classes}[name.split("_")[0]]
-    assert classes <= set(vocabulary) and all(is_name(c) for c in classes)
+    family = name.split("_")[0]
+    vocabulary = {"voc": CLASSES, "voc2012": CLASSES}.get(family, classes)
+    assert classes <= set(vocabulary)
+    # classes of a category task are labels and no tasks' names; neither may hold the comma that separates them in configs
+    assert all("," not in c and c == c.strip() if family in fine_grained.SETS else is_name(c) for c in classes)
 
 
 def test_ke_groups_are_the_twenty_classes_and_fit_figure_3():
@@ -57,6 +62,27 @@ def test_coco_halves():
     assert (first[0], first[9], first[-1]) == ("person", "traffic_light", "bottle")
     assert (second[0], second[22], second[-1]) == ("wine_glass", "tv", "toothbrush")
     assert set(CLASSES) - {"aeroplane", "diningtable", "motorbike", "pottedplant", "sofa", "tvmonitor"} <= {*first, *second}
+
+
+@pytest.mark.parametrize(("source", "letter", "count"), [("dogs", "D", 120), ("cub", "B", 200), ("aircraft", "A", 100), ("cars", "C", 196)])
+def test_halves_and_quarters_of_customize(source, letter, count):
+    """C10: each a partition of all classes, halves and quarters drawn apart, and what the file's own recipe draws."""
+    halves, quarters = splits.load_groups(f"{source}_halves"), splits.load_groups(f"{source}_quarters")
+    assert list(halves) == [f"{letter}1", f"{letter}2"] and list(quarters) == [f"{letter}q{i}" for i in range(1, 5)]
+    classes = sorted(c for group in halves.values() for c in group)
+    assert classes == sorted(c for group in quarters.values() for c in group) and len(set(classes)) == len(classes) == count
+    for groups, parts, seed in ((halves, 2, 0), (quarters, 4, 1)):
+        drawn = list(classes)
+        random.Random(seed).shuffle(drawn)
+        size = count // parts
+        assert [sorted(g) for g in groups.values()] == [sorted(drawn[i * size : (i + 1) * size]) for i in range(parts)]
+    assert all(0 < len(set(h) & set(q)) < len(q) for h in halves.values() for q in quarters.values())
+
+
+def test_table_6_can_be_asked_for():
+    wishes = [cell.replace("'", "q") for row in published.table("cust_table6_sources") for key, cell in row.items() if key != "dataset"]
+    known = fine_grained.groups(fine_grained.SETS)
+    assert len(wishes) == 16 and set("+".join(wishes).split("+")) == set(known)
 
 
 def test_own_file_by_path_or_text(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from amalgam_tf.data import transforms
+from amalgam_tf.data.examples import FITS
 from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError
 
@@ -185,3 +186,33 @@ def test_decode_inside_tf_data(kind):
     dataset = tf.data.Dataset.from_tensors(data).map(lambda d: transforms.decode(d, 16))
     assert dataset.element_spec.shape == (16, 16, 3)
     assert np.array_equal(next(iter(dataset)), transforms.decode(data, 16))
+
+
+class TestFit:
+    """A picture that is not square: all of it squeezed, or its central square."""
+
+    @pytest.mark.parametrize(("height", "width"), [(24, 16), (16, 24), (25, 16), (16, 16)])
+    def test_crop_is_the_central_square_at_its_size(self, height, width):
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        top, left = (height - 16) // 2, (width - 16) // 2
+        assert np.array_equal(transforms.resize(image, 16, "crop"), image[top : top + 16, left : left + 16])
+        assert np.array_equal(transforms.decode(encoded(image, "PNG"), 16, "crop"), image[top : top + 16, left : left + 16])
+
+    def test_crop_is_resize_of_the_short_side_and_centre_crop(self):
+        rows, columns = np.mgrid[:109, :89]
+        image = np.stack([rows * 2, columns * 2, rows + columns], -1).astype(np.uint8)
+        whole = np.asarray(Image.fromarray(image).resize((32, round(109 * 32 / 89)), Image.Resampling.BILINEAR), int)
+        top = (len(whole) - 32) // 2
+        steepest = 2 * 89 / 32  # from one pixel of the result to the next
+        far = {fit: np.abs(transforms.resize(image, 32, fit).numpy().astype(int) - whole[top : top + 32]).max() for fit in FITS}
+        assert far["crop"] < steepest < 3 * steepest < far["squeeze"]
+
+    def test_squeeze_is_the_default_and_keeps_everything(self):
+        image = picture()
+        assert np.array_equal(transforms.resize(image, 16), transforms.resize(image, 16, "squeeze"))
+        assert not np.array_equal(transforms.resize(image, 16), transforms.resize(image, 16, "crop"))
+
+    def test_batches_and_graphs(self):
+        images = np.random.default_rng(1).integers(0, 256, (3, 10, 20, 3), np.uint8)
+        out = tf.function(lambda x: transforms.resize(x, 10, "crop"), autograph=False)(tf.constant(images))
+        assert np.array_equal(out, images[:, :, 5:15])
