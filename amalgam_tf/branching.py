@@ -168,7 +168,7 @@ def tail_costs(
         count: parameters or multiply-adds of a model.
         count_adapter: the same of an adapter.
     """
-    head = sliced_head(teacher.net.block(len(teacher.net) - 1), teacher.rows(t.name for t in tasks), "head")
+    head = sliced_head(teacher.net.block(len(teacher.net) - 1), teacher.rows(tasks), "head")
     blocks = [count(teacher.net.block(n)) for n in teacher.net.names[:-1]]
     return {
         name: float(sum(blocks[i + 1 :]) + count(head) + count_adapter(adapters[name])) for i, name in enumerate(teacher.net.names[:-1])
@@ -187,7 +187,7 @@ def teacher_tail(teacher: Teacher, at: str, adapter: keras.layers.Layer | None, 
     """
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1  # the teacher's own batch norm is never trained, the copy's may be
     blocks = teacher.net.part(start=teacher.net.index(at) + 1).copy(name, synchronized=several)
-    head = sliced_head(blocks.block(len(blocks) - 1), teacher.rows(t.name for t in tasks), f"{name}_head")
+    head = sliced_head(blocks.block(len(blocks) - 1), teacher.rows(tasks), f"{name}_head")
     middle = {n: blocks.block(n) for n in blocks.names[:-1]}
     return Tail(name, at, adapter, BlockNet({**middle, blocks.names[-1]: head}), tuple(tasks))
 

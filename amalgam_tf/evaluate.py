@@ -51,9 +51,9 @@ def measure(scores: Mapping[str, np.ndarray], tasks: Sequence[Task], truth: Exam
 
     Returns:
         `{"per_task": {task: {metric: value}}, "mean": {metric: value}, "top_k": {mode: {metric: value}}}`. Binary tasks: ap_11pt,
-        ap_all, ap_sklearn, accuracy at 0.5, all_negative_accuracy, prevalence, ...; category tasks: accuracy, balanced_accuracy,
-        majority_rate. Undefined values are None; means are over the binary tasks. `top_k`, only with binary tasks: C-P ... O-F1 of the
-        at most three labels an image is given (`metrics.topk`, spec A18).
+        ap_all, ap_sklearn, accuracy and balanced_accuracy at 0.5, all_negative_accuracy, majority_rate, prevalence, ...; category tasks:
+        accuracy, balanced_accuracy, majority_rate. Undefined values are None; means are over the binary tasks. `top_k`, only with binary
+        tasks: C-P ... O-F1 of the at most three labels an image is given (`metrics.topk`, spec A18).
     """
     binary = [t.name for t in tasks if t.kind == "binary"]
     result = {"per_task": {}, "mean": {}}
@@ -123,15 +123,31 @@ def saved(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     model = teachers.load_any(Path(folder))
     if "recipe" not in model.card and not {"reader", "test"} <= set(changes):
         raise UserError(f"the card in {folder} has no recipe that says which data to use: give --reader, --root and --split")
-    options = {**data.DEFAULTS, **model.card.get("recipe", {}).get("data", {}), **changes}
+    options = {**_recipe_data(Path(folder), model.card), **changes}
     truth = data.load(options, options["test"]).truth_for(model.tasks)
     images = pipeline.pixels(truth, model.preprocessing.size, data.cache_dir(options))
-    return {"data": truth.name, "images": len(truth), **measure(predict(model.outputs, model.tasks, images), model.tasks, truth)}
+    return {**truth.account(), **measure(predict(model.outputs, model.tasks, images), model.tasks, truth)}
+
+
+def _recipe_data(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """The `data` section of a card's recipe over today's defaults.
+
+    Raises:
+        UserError: a value of another kind than the default.
+    """
+    options = {**data.DEFAULTS, **card.get("recipe", {}).get("data", {})}
+    for key, default in data.DEFAULTS.items():
+        if not (type(options[key]) is type(default) or (type(default) is float and type(options[key]) is int)):
+            raise UserError(f"the card in {folder}: recipe.data.{key} is {str(options[key])[:60]!r}, which is no {type(default).__name__}")
+    # A card may come from elsewhere: it starts no download, and makes no folder but the usual one.
+    cache = options["cache_dir"] if os.path.isdir(options["cache_dir"]) else data.DEFAULTS["cache_dir"]
+    return {**options, "download": False, "cache_dir": cache if options["cache_dir"] else ""}
 
 
 def files(folder: str | Path, paths: Sequence[str]) -> dict[str, Any]:
     """Probabilities of image files: path -> task name -> probability, or list of them by class."""
     model = teachers.load_any(Path(folder))
-    examples = data.Examples("files", tuple(map(str, paths)), [Path(p) for p in paths], (), {})
+    fit = _recipe_data(Path(folder), model.card)["fit"]
+    examples = data.Examples("files", tuple(map(str, paths)), [Path(p) for p in paths], (), {}, fit)
     scores = predict(model.outputs, model.tasks, pipeline.pixels(examples, model.preprocessing.size))
     return {path: {name: values[i].tolist() for name, values in scores.items()} for i, path in enumerate(paths)}

@@ -34,13 +34,15 @@ def write(model: Teacher | Student, folder: Path) -> float:
     if folder.exists() and any(folder.iterdir()) and not (folder / "saved_model.pb").exists():
         raise UserError(f"{folder} exists and is not an earlier export: choose another --output")
     size = model.preprocessing.size
+    fit = model.card.get("recipe", {}).get("data", {}).get("fit", "squeeze")
 
     def serve(images):
-        logits = model.outputs(transforms.resize(images, size))
+        logits = model.outputs(transforms.resize(images, size, fit))
         return {t.name: to_probabilities(t.head, logits[t.name]) for t in model.tasks}
 
     def serve_jpeg(jpeg):
-        pixels = tf.map_fn(lambda data: transforms.decode(data, size), jpeg, fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8))
+        square = tf.TensorSpec((size, size, 3), tf.uint8)
+        pixels = tf.map_fn(lambda data: transforms.decode(data, size, fit), jpeg, fn_output_signature=square)
         return serve(pixels)
 
     archive = keras.export.ExportArchive()

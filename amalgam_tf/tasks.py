@@ -5,11 +5,11 @@ A task never says *where* in a teacher's output its numbers stand: that is the b
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import re
 from typing import NamedTuple
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, did_you_mean
 
 # head -> the kinds of truth it can be trained and measured against
 HEADS = {"sigmoid": "binary", "softmax2": "binary", "softmax": "category", "dense": "dense"}
@@ -55,6 +55,19 @@ class Task:
     def outputs(self) -> int:
         """Number of logits (or channels) the task takes in a network's output."""
         return {"sigmoid": 1, "softmax2": 2}.get(self.head, len(self.labels))
+
+    def part(self, labels: Iterable[str]) -> "Task":
+        """The same task over some of its labels, in the order given: what is left of a joint head (CUST C7).
+
+        Raises:
+            UserError: a label the task does not have, or one given twice.
+        """
+        labels = tuple(labels)
+        if unknown := [x for x in labels if x not in self.labels]:
+            raise UserError(f"task {self.name!r} has no label {unknown[0]!r}: {did_you_mean(unknown[0], self.labels)}")
+        if len(set(labels)) != len(labels):
+            raise UserError(f"a part of task {self.name!r} was asked for with a label twice ({', '.join(labels)}): give each once")
+        return replace(self, labels=labels)
 
     def to_json(self) -> dict:
         return {**asdict(self), "labels": list(self.labels)}

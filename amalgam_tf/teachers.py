@@ -7,24 +7,29 @@ written in the card and nowhere else.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from amalgam_tf import cards
+from amalgam_tf.cards import CARD, MODEL
 from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError
 from amalgam_tf.models import adapters as _registered  # noqa: F401  a saved student holds its layers
 from amalgam_tf.models.blocks import BlockNet, policies, rebuilt, safe_name
-from amalgam_tf.tasks import EVERYTHING, Task, Wanted, is_name
+from amalgam_tf.tasks import EVERYTHING, Task, Wanted, is_name, parse
 from amalgam_tf.training import state
 
-CARD = "card.json"
-_RESERVED = ("student", "student_before_finetune", "teacher", "data", "images", "truth")  # names in results, scores and folders
-MODEL = "model.keras"
+_RESERVED = ("student", "student_before_finetune", "teacher", "data", "images", "skipped", "truth")  # names in results, scores and folders
+# Leaves of the data section that move no image from the train to the test split.
+_SPLITS_ALIKE = {
+    *("root", "cache_dir", "download", "on_bad_image", "part", "part_count", "part_seed"),
+    *("classes", "groups", "task", "fit", "binary_head"),
+}
 _TEACHER_KEYS = ("name", "blocks", "tasks", "preprocessing", "sha256")
 
 
@@ -66,26 +71,55 @@ class Teacher:
     def task(self, name: str) -> Task:
         return next(t for t in self.tasks if t.name == name)
 
-    def rows(self, names: Iterable[str]) -> list[int]:
-        """Rows of the head that hold these tasks, in the order asked for."""
+    def offers(self, task: Task) -> bool:
+        """Whether a task is its own, or a part of one: a category task over some of the classes of a joint head (CUST C7)."""
+        home = self._home(task)
+        return home is not None and home.kind == task.kind and set(task.labels) <= set(home.labels)
+
+    def _home(self, task: str | Task) -> Task | None:
+        """The own task that a wanted one is, or is a part of."""
+        name = task if isinstance(task, str) else task.name
+        own = next((t for t in self.tasks if t.name == name), None)
+        if own or isinstance(task, str) or task.kind != "category":
+            return own
+        return next((t for t in self.tasks if t.kind == "category" and set(task.labels) <= set(t.labels)), None)
+
+    def rows(self, wanted: Iterable[str | Task]) -> list[int]:
+        """Rows of the head that hold these tasks, in the order asked for.
+
+        Args:
+            wanted: names, or tasks; a part of one of the teacher's (`offers`) gives only the rows of its labels, in its own order.
+
+        Raises:
+            UserError: a task or a label the teacher does not have.
+        """
         starts, row = {}, 0
         for task in self.tasks:
             starts[task.name] = row
             row += task.outputs
-        return [starts[n] + i for n in names for i in range(self.task(n).outputs)]
+        rows = []
+        for entry in wanted:
+            home = self._home(entry)
+            if home is None:
+                raise UserError(f"teacher {self.name} does not know {entry}: it knows {', '.join(starts)}")
+            labels = home.labels if isinstance(entry, str) else home.part(entry.labels).labels
+            places = [home.labels.index(x) for x in labels] or range(home.outputs)
+            rows += [starts[home.name] + i for i in places]
+        return rows
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
         """float32 logits [batch, rows] of images [batch, size, size, 3] in 0..255, in inference mode."""
         return tf.cast(self.net.run(self.preprocessing(images), training=False), tf.float32)
 
-    def outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Task name -> its float32 logits [batch, outputs]."""
-        return split_rows(self.logits(images), self.tasks)
+    def outputs(self, images: tf.Tensor, tasks: Sequence[Task] | None = None) -> dict[str, tf.Tensor]:
+        """Task name -> its float32 logits [batch, outputs]; of all tasks by default."""
+        logits = self.logits(images)
+        return {t.name: columns(logits, self.rows([t])) for t in (self.tasks if tasks is None else tasks)}
 
     def save(self, folder: Path) -> None:
         """Writes model and card; the card, which carries the model's checksum, appears last and at once."""
         folder = Path(folder)
-        checksum = _save_model(self.net.as_model(safe_name(self.name)), folder)
+        checksum = cards.write_model(self.net.as_model(safe_name(self.name)), folder)
         state.write_json(
             folder / CARD,
             {
@@ -108,16 +142,19 @@ class Teacher:
         Raises:
             UserError: no card, a card that does not fit its weights, a newer format.
         """
-        folder, card = _read_card(folder, "teacher", _TEACHER_KEYS)
-        model = _load_model(folder, card)
+        folder, card = cards.read_card(folder, "teacher", _TEACHER_KEYS)
+        tasks, preprocessing = cards.described(folder / CARD, card)
+        model = cards.read_model(folder, card)
         blocks = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+        if not all(isinstance(b, keras.Model) and len(b.inputs) == len(b.outputs) == 1 for b in blocks):
+            raise UserError(f"{folder / MODEL} is no chain of blocks: make a teacher of an ordinary model with tools/import_teacher.py")
         if len(blocks) != len(card["blocks"]):
             raise UserError(
                 f"{folder / CARD} names {len(card['blocks'])} blocks but {MODEL} holds {len(blocks)}: the two files do not belong together"
             )
         net = BlockNet(dict(zip(card["blocks"], blocks, strict=True)))
-        tasks = tuple(Task.from_json(t) for t in card["tasks"])
-        return cls(name or card["name"], net, tasks, Preprocessing.from_json(card["preprocessing"]), card)
+        cards.check_input(folder, blocks[0], preprocessing)
+        return cls(name or card["name"], net, tasks, preprocessing, card)
 
 
 @dataclass(frozen=True)
@@ -136,7 +173,7 @@ class Student:
 
     def save(self, folder: Path) -> None:
         folder = Path(folder)
-        checksum = _save_model(self.model, folder)
+        checksum = cards.write_model(self.model, folder)
         card = {
             "format": state.FORMAT,
             "kind": "student",
@@ -150,16 +187,30 @@ class Student:
 
     @classmethod
     def load(cls, folder: Path) -> "Student":
-        folder, card = _read_card(folder, "student", ("tasks", "preprocessing", "sha256"))
-        return cls(
-            _load_model(folder, card), tuple(Task.from_json(t) for t in card["tasks"]), Preprocessing.from_json(card["preprocessing"]), card
-        )
+        """Reads a student's folder (or a run's workdir that holds one).
+
+        Raises:
+            UserError: as `Teacher.load`.
+        """
+        folder, card = cards.read_card(folder, "student", ("tasks", "preprocessing", "sha256"))
+        tasks, preprocessing = cards.described(folder / CARD, card)
+        model = cards.read_model(folder, card)
+        written = {n: t.shape[-1] for n, t in model.output.items()} if isinstance(model.output, dict) else {}
+        if written != {t.name: t.outputs for t in tasks}:
+            raise UserError(f"{folder / MODEL} writes {written or 'no logits by task'}, not the tasks of its {CARD}: restore both files")
+        cards.check_input(folder, model, preprocessing)
+        return cls(model, tasks, preprocessing, card)
 
 
 class Pool:
-    """Teachers by name, and the question who knows what."""
+    """Teachers by name, and the question who knows what.
 
-    def __init__(self, teachers: Sequence[Teacher]):
+    Args:
+        teachers: of different names.
+        parts: category tasks that may be over some classes only of a teacher's task: offered besides it, or in its place under one name.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], parts: Sequence[Task] = ()):
         for t in teachers:
             if not is_name(t.name) or t.name in _RESERVED:
                 raise UserError(
@@ -169,12 +220,17 @@ class Pool:
         if len(self.teachers) != len(teachers):
             raise UserError(f"two teachers share a name: {[t.name for t in teachers]}; give each its own key in config.teachers")
 
+        self._offered: dict[str, tuple[Task, ...]] = {}
+        for t in teachers:
+            offered = {p.name: p for p in parts if p.kind == "category" and t.offers(p)}
+            self._offered[t.name] = tuple({**{own.name: own for own in t.tasks}, **offered}.values())
+
     def __getitem__(self, name: str) -> Teacher:
         return self.teachers[name]
 
     def offers(self) -> str:
         """One line: what each teacher knows."""
-        return "; ".join(f"{t.name}: {', '.join(x.name for x in t.tasks)}" for t in self.teachers.values())
+        return "; ".join(f"{name}: {', '.join(x.name for x in offered)}" for name, offered in self._offered.items())
 
     def resolve(self, wanted: Sequence[Wanted]) -> tuple[Stream, ...]:
         """All (task, teacher) pairs that a request means. A task known to several teachers gives several streams.
@@ -194,13 +250,20 @@ class Pool:
                 Stream(task, t.name)
                 for t in self.teachers.values()
                 if entry.teacher in (None, t.name)
-                for task in t.tasks
+                for task in self._offered[t.name]
                 if entry.task in (EVERYTHING, task.name) and t.name in pins.get(task.name, {t.name})
             ]
             if not streams:
                 raise UserError(f"no teacher offers {entry}; {self.offers()}")
             found |= dict.fromkeys(streams)
         return tuple(found)
+
+
+def columns(rows, places: Sequence[int]):
+    """Some columns of an array or tensor [..., rows], in this order; a slice where they stand side by side."""
+    if list(places) == list(range(places[0], places[-1] + 1)):
+        return rows[..., places[0] : places[-1] + 1]
+    return rows[..., list(places)] if isinstance(rows, np.ndarray) else tf.gather(rows, list(places), axis=-1)
 
 
 def split_rows(logits: tf.Tensor, tasks: Sequence[Task]) -> dict[str, tf.Tensor]:
@@ -244,6 +307,26 @@ def in_blocks(teacher: Teacher, granularity: str) -> Teacher:
     return replace(teacher, net=teacher.net.joined(teacher.net.stages()))
 
 
+def entries(config: Any) -> dict[str, Any]:
+    """The entries of a config's `teachers` that its `tasks` can need.
+
+    All but those that the request does not name where it names teachers, and those whose own `tasks` name none of the wanted ones.
+
+    Raises:
+        UserError: a wanted task that none of them can offer.
+    """
+    pool = config.get("teachers", {})
+    known = {name: {t.strip() for t in entry.get("tasks", "").split(",")} - {""} for name, entry in pool.items()}
+    needed: set[str] = set()
+    for w in parse(config.tasks):
+        able = {n for n in pool if w.teacher in (None, n) and (w.task == EVERYTHING or not known[n] or w.task in known[n])}
+        if pool and not able:
+            offers = "; ".join(f"{n}: {', '.join(sorted(known[n])) or 'what its card says'}" for n in pool)
+            raise UserError(f"no teacher offers {w}; {offers}")
+        needed |= able
+    return {name: entry for name, entry in pool.items() if name in needed}
+
+
 def foreign_data(teachers: Sequence[Teacher], options: Mapping[str, Any]) -> list[str]:
     """A sentence for every teacher whose own recipe split the data otherwise: it may have been trained on the test images.
 
@@ -254,7 +337,9 @@ def foreign_data(teachers: Sequence[Teacher], options: Mapping[str, Any]) -> lis
     notes = []
     for t in teachers:
         there = t.card.get("recipe", {}).get("data", {})
-        different = [k for k, v in options.items() if k not in ("root", "cache_dir", "download") and there.get(k, v) != v]
+        different = [k for k, v in options.items() if k not in _SPLITS_ALIKE and there.get(k, v) != v]
+        if "reader" in different and set(options["reader"].split("+")) & set(there.get("reader", "").split("+")):
+            different.remove("reader")  # joined sets keep their splits
         if different:
             notes.append(
                 f"note: teacher {t.name} was trained with other data settings ({', '.join(different)}): it may have seen the test images"
@@ -263,49 +348,6 @@ def foreign_data(teachers: Sequence[Teacher], options: Mapping[str, Any]) -> lis
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-def find_card(folder: Path) -> Path | None:
-    """The card in a folder, or in the `teacher` or `student` folder of a run's workdir."""
-    places = [Path(folder) / CARD, Path(folder) / "teacher" / CARD, Path(folder) / "student" / CARD]
-    return next((p for p in places if p.is_file()), None)
-
-
-def _read_card(folder: Path, kind: str, keys: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    path = find_card(folder)
-    if path is None:
-        raise UserError(f"{folder} holds no {CARD}: train a {kind} into it first, or correct the path")
-    card = state.read_json(path)
-    state.check_format(card, path)
-    if missing := [k for k in keys if k not in card]:
-        raise UserError(f"{path} lacks {', '.join(missing)}: it is not the card of a {kind}")
-    if card.get("kind") != kind:
-        raise UserError(f"{path} is the card of a {card.get('kind')}, not of a {kind}: give the folder of a {kind}")
-    return path.parent, card
-
-
-def _save_model(model: keras.Model, folder: Path) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CARD).unlink(missing_ok=True)  # a card must never stand beside a model it does not describe
-    temporary = folder / f".new.{MODEL}"
-    model.save(temporary)
-    checksum = _sha256(temporary)
-    temporary.replace(folder / MODEL)
-    return checksum
-
-
-def _load_model(folder: Path, card: Mapping[str, Any]) -> keras.Model:
-    path = folder / MODEL
-    if not path.is_file():
-        raise UserError(f"{path} is missing: copy it beside its card")
-    if _sha256(path) != card["sha256"]:
-        raise UserError(f"{path} is not the file its card describes (checksum differs): restore the file, or train again")
-    return keras.models.load_model(path, compile=False, safe_mode=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def resolved(path: str, workdir: Path) -> Path:
     """A path of a config with `{workdir}` filled in; `..` is resolved by name, since the workdir need not exist yet."""
     return Path(os.path.normpath(path.replace("{workdir}", str(workdir))))
@@ -317,6 +359,7 @@ def load_any(folder: Path) -> Teacher | Student:
     Raises:
         UserError: as `Teacher.load`.
     """
-    path = find_card(folder)
-    kind = state.read_json(path).get("kind") if path else None
+    path = cards.find_card(folder)
+    card = state.read_json(path) if path else None
+    kind = card.get("kind") if isinstance(card, dict) else None
     return Teacher.load(folder) if kind == "teacher" else Student.load(folder)

@@ -99,3 +99,23 @@ def test_foreign_folder_is_left_alone(student, tmp_path):
     with pytest.raises(UserError, match="not an earlier export"):
         export.write(student, tmp_path)
     assert Path(tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_network_that_was_taught_on_crops_is_served_crops(student, jpegs, tmp_path):
+    """The export and `evaluate --images` bring a picture to a square as the recipe's data section says."""
+    cropped = Student(student.model, student.tasks, student.preprocessing, {**student.card, "recipe": {"data": {"fit": "crop"}}})
+    export.write(cropped, tmp_path / "export")
+    cropped.save(tmp_path / "student")
+    served = tf.saved_model.load(str(tmp_path / "export")).signatures["serve_jpeg"]
+    for path in jpegs[1:]:  # 16 x 16, and 23 x 57
+        content = Path(path).read_bytes()
+        logits = student.outputs(transforms.decode(content, SIZE, "crop")[None])
+        expected = {t.name: evaluate.to_probabilities(t.head, logits[t.name]).numpy()[0] for t in student.tasks}
+        out, said = served(jpeg=tf.constant([content])), evaluate.files(tmp_path / "student", [path])[path]
+        for name, value in expected.items():
+            np.testing.assert_allclose(out[name].numpy()[0], value, atol=1e-5)
+            np.testing.assert_allclose(said[name], value, atol=1e-5)
+    squeezed = student.outputs(transforms.decode(content, SIZE)[None])
+    assert any(
+        np.abs(evaluate.to_probabilities(t.head, squeezed[t.name]).numpy()[0] - expected[t.name]).max() > 1e-3 for t in student.tasks
+    )

@@ -59,6 +59,22 @@ class TestTask:
         assert hash(task) == hash(Task("kind", "category", ("a", "b"), "softmax"))
 
 
+class TestPart:
+    JOINT = Task("kind", "category", ("poodle", "husky", "pug", "robin"), "softmax")
+
+    def test_the_labels_asked_for_in_their_order(self):
+        part = self.JOINT.part(["pug", "poodle"])
+        assert part == Task("kind", "category", ("pug", "poodle"), "softmax") and part.outputs == 2
+        assert self.JOINT.part(self.JOINT.labels) == self.JOINT and Task("dog").part([]) == Task("dog")
+        assert self.JOINT.part(x for x in ("husky",)).labels == ("husky",)
+
+    def test_what_is_no_part(self):
+        refused("task 'kind' has no label 'podle': did you mean 'poodle'", self.JOINT.part, ["husky", "podle"])
+        refused("task 'dog' has no label 'poodle'", Task("dog").part, ["poodle"])
+        refused("a label twice .pug, pug.: give each once", self.JOINT.part, ["pug", "pug"])
+        refused("names each of its classes", self.JOINT.part, [])
+
+
 class TestParse:
     def test_the_forms_of_the_design(self):
         assert parse("bus,diningtable", "dog@teacher2") == (("bus", None), ("diningtable", None), ("dog", "teacher2"))
