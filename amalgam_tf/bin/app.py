@@ -1,6 +1,6 @@
 """What all binaries share: flags, quiet TensorFlow, one sentence and exit code 2 for everything a user can mend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import os
 import runpy
@@ -8,7 +8,7 @@ import sys
 
 from absl import app, flags
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, explained
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of a failure.")
 
@@ -28,6 +28,10 @@ def launch(main: Callable[[], None]) -> None:
         if not isinstance(error, UserError) and flags.FLAGS.is_parsed():
             raise
         _fail(error)
+    except Exception as error:
+        if (sentence := explained(error)) is None:
+            raise
+        _fail(sentence)
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", file=sys.stderr)
         sys.exit(130)
@@ -44,23 +48,34 @@ def _fail(error: Exception) -> None:
     sys.exit(2)
 
 
-def import_tensorflow(logical_cpus: int = 0) -> None:
-    """Imports TensorFlow without its start-up noise; splits the CPU into logical devices, which must come before the first op.
+def import_tensorflow(logical_cpus: int = 0, first: Callable[[], object] = lambda: None) -> None:
+    """Imports TensorFlow without its start-up noise.
 
-    The oneDNN notice is printed before TF's logging exists and only switching oneDNN off would silence it, at 8x slower
-    steps; so the process's stderr is pointed away during the import and the first op.
+    Args:
+        logical_cpus: split the CPU into so many logical devices, which must come before the first op; 0: leave it.
+        first: called before the first op, for what must come even earlier.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
+    with _silent_stderr():
         import tensorflow as tf
 
         if logical_cpus:
             parts = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
             tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-        tf.constant(0)
         tf.get_logger().setLevel("ERROR")  # a fresh step function per phase looks like retracing to TF
+    first()
+    with _silent_stderr():
+        tf.constant(0)
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Points the process's stderr away: the oneDNN notice is printed before TF's logging exists, and only switching oneDNN off would
+    silence it, at 8x slower steps."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)

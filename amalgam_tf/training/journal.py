@@ -9,6 +9,8 @@ import time
 
 import tensorflow as tf
 
+from amalgam_tf.training import state
+
 _PLAIN_SECONDS = 15.0  # between plain progress lines when the output is not a terminal
 
 
@@ -30,14 +32,15 @@ class Journal:
             return
         self._end_live()
         print(text, flush=True)
-        with open(self.workdir / "train.log", "a", encoding="utf-8") as log:
+        path = self.workdir / "train.log"
+        with state.writing(path), open(path, "a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def measure(self, total: int, phase: str, step: int, values: Mapping[str, float]) -> None:
         """One row of metrics.jsonl and its TensorBoard scalars; `total` counts steps over the whole run."""
         if self.quiet:
             return
-        with open(self.metrics_path, "a", encoding="utf-8") as file:
+        with state.writing(self.metrics_path), open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"total": total, "phase": phase, "step": step, **values}) + "\n")
         if self._board is None:
             self._board = tf.summary.create_file_writer(str(self.workdir / "tb"))

@@ -6,13 +6,12 @@ follows from the state (`state.py`), the decisions, and data that are a pure fun
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-import fcntl
-import hashlib
 import json
 import math
 import os
 from pathlib import Path
-import signal
+import shutil
+import tempfile
 import time
 from typing import Any
 import zlib
@@ -21,14 +20,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, explained
 from amalgam_tf.training import optimizers, state
+from amalgam_tf.training import workdir as folders
+from amalgam_tf.training.interrupts import Interrupted, Interrupts
 from amalgam_tf.training.journal import Journal
 from amalgam_tf.training.phase import Batch, Phase, Update
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C was pressed; the state is saved."""
+from amalgam_tf.training.step import step_function
+from amalgam_tf.training.strategies import Workers
 
 
 class Run:
@@ -39,23 +38,36 @@ class Run:
         config: the resolved configuration as plain data; a workdir belongs to exactly one.
         seed: base of every random choice; see `seed_of`.
         strategy: tf.distribute strategy; models, optimizers and phases are made inside its scope.
+        workers: the processes that work on it. All do the same and compute everything; the chief alone writes into the workdir, and
+            its numbers hold where theirs could differ.
     """
 
-    def __init__(self, workdir: str | Path, config: dict[str, Any]):
+    def __init__(self, workdir: str | Path, config: dict[str, Any], jit_compile: bool = False):
         """Opens or reopens a workdir.
 
+        Args:
+            workdir: its folder; that of several workers is on a file system they share.
+            config: the resolved configuration.
+            jit_compile: compile the training steps with XLA.
+
         Raises:
-            UserError: the folder cannot be used, is in use, or belongs to another configuration.
+            UserError: the folder cannot be used, is in use, or belongs to another configuration; `jit_compile` on several devices.
         """
         self.workdir, self.config = Path(workdir), config
         self.seed = int(config.get("seed", 0))
         self.strategy = tf.distribute.get_strategy()
+        self.workers = Workers(self.strategy)
+        if jit_compile and self.strategy.num_replicas_in_sync > 1:
+            raise UserError("--jit_compile works on one device only: leave it out, or use --strategy=one")
+        self._jit_compile = jit_compile
         self._log_every = int(config.get("log_every_steps", 10))
         self._save_every = int(config.get("save_every_steps", 200))
-        self._lock = _lock(self.workdir)
-        _claim(self.workdir / "config.json", config)
-        self.journal = Journal(self.workdir)
-        self.checkpoints = state.Checkpoints(self.workdir / "checkpoints")
+        self._lock = self._scratch = None
+        opened = self.workers.from_chief(self._open)
+        if not self.workers.chief:
+            folders.join(self.workdir, config, opened["config"])
+            self.checkpoints = state.Checkpoints(self.workdir / "checkpoints", follow=opened["checkpoint"])
+        self.journal = Journal(self.workdir, quiet=not self.workers.chief)
         self.progress = self.checkpoints.progress
         self.journal.rewind(self.progress.journal_bytes)
         for note in self.checkpoints.notes:
@@ -67,15 +79,42 @@ class Run:
             )
         self._started = time.monotonic()
 
+    def _open(self) -> dict[str, Any]:
+        """What the chief does first; the others follow the checkpoint it found."""
+        self._lock = folders.lock(self.workdir)
+        try:
+            state.sweep(self.workdir)
+            folders.claim(self.workdir, self.config)
+            self.checkpoints = state.Checkpoints(self.workdir / "checkpoints")
+        except BaseException:
+            self.close()  # or this process could never open the folder again
+            raise
+        return {"config": folders.plain(self.config), "checkpoint": self.checkpoints.restored}
+
     def close(self) -> None:
         """Releases the workdir."""
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @property
+    def scratch(self) -> Path:
+        """Where this process may keep files of its own until the run is closed: the chief's workdir, another worker's temporary folder."""
+        if self.workers.chief:
+            return self.workdir
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="amalgam_"))
+        return self._scratch
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, _kind, error: BaseException | None, _trace) -> None:
+        """Releases the workdir; turns a full disk or memory that ran out into a `UserError`."""
         self.close()
+        if sentence := explained(error, f"{self.workdir}{f' ({phase})' if (phase := self.progress.phase) else ''}"):
+            raise sentence from error
 
     # -- what a method calls --------------------------------------------------------------------------------------------
     def seed_of(self, name: str) -> int:
@@ -84,6 +123,14 @@ class Run:
 
     def say(self, text: str) -> None:
         self.journal.say(text)
+
+    def write(self, fn: Callable[[], Any]) -> None:
+        """Calls `fn`, which writes files below the workdir: on the chief only, while the other workers wait."""
+
+        def written() -> None:
+            fn()
+
+        self.workers.from_chief(written)
 
     def track(self, named: dict[str, keras.Variable]) -> None:
         """Puts variables into the run's state under unique names (`BlockNet.named_variables`)."""
@@ -102,13 +149,12 @@ class Run:
         """
         book = self._book()
         if name not in book:
-            # Through JSON at once: a fresh value must equal a replayed one.
-            book[name] = {"value": json.loads(json.dumps(compute(), allow_nan=False)), "of": of}
-            state.write_json(self._book_path, {"format": state.FORMAT, "decisions": book})
-        elif book[name]["of"] != of:
-            raise UserError(
-                f"{self._book_path} holds {name!r} decided from other data: the data of this workdir changed; choose a new --workdir"
-            )
+            # Through JSON at once: a fresh value must equal a replayed one. Every worker computes, since making variables takes all.
+            fresh = {"value": json.loads(json.dumps(compute(), allow_nan=False)), "of": of}
+            book[name] = self.workers.from_chief(lambda: self._added({name: fresh})[name])
+        if book[name]["of"] != of:
+            changed = "the data of this workdir changed" if self.workers.chief else "give all workers the same data"
+            raise UserError(f"{self._book_path} holds {name!r} decided from other data: {changed}; choose a new --workdir")
         return book[name]["value"]
 
     def keep(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -119,7 +165,8 @@ class Run:
         """
         path = self.workdir / f"{name}.npz"
         if not self._is_kept(name, path):
-            state.write_arrays(path, compute(), {"format": state.FORMAT})
+            arrays = compute()
+            self.write(lambda: state.write_arrays(path, arrays, {"format": state.FORMAT}))
         self.decide(f"kept/{name}", lambda: path.name)
         return state.read_snapshot(path)[0]
 
@@ -140,11 +187,20 @@ class Run:
         return self.workdir / "decisions.json"
 
     def _book(self) -> dict[str, Any]:
+        """All decisions so far, as the chief reads them."""
+        return self.workers.from_chief(self._read_book)
+
+    def _read_book(self) -> dict[str, Any]:
         if not self._book_path.exists():
             return {}
         book = state.read_json(self._book_path)
         state.check_format(book, self._book_path)
         return book["decisions"]
+
+    def _added(self, decisions: dict[str, Any]) -> dict[str, Any]:
+        """Writes further decisions; returns them."""
+        state.write_json(self._book_path, {"format": state.FORMAT, "decisions": self._read_book() | decisions})
+        return decisions
 
     def phase(self, phase: Phase) -> None:
         """Trains a phase to its end; at once if it is finished, from the last checkpoint if it is half done.
@@ -167,7 +223,7 @@ class Run:
         }
         self.track(slots)
         self._check_tracked(phase)
-        interrupted = self._train(phase, step_function(phase.updates, made, self.strategy))
+        interrupted = self._train(phase, step_function(phase.updates, made, self.strategy, self._jit_compile))
         self._restore_best(phase)
         self.checkpoints.forget(slots)
         self._tick()
@@ -187,13 +243,18 @@ class Run:
         if not self._is_kept(name, path):
             self._tick()
             record = {"format": state.FORMAT, "progress": asdict(self.progress), "config": self.config, "decisions": self._book()}
-            state.write_arrays(path, {k: v.value.numpy() for k, v in self.checkpoints.variables.items()}, record)
+            self.write(lambda: state.write_arrays(path, self.checkpoints.values(self.checkpoints.variables.values()), record))
         self.decide(f"kept/{name}", lambda: path.name)
 
     def _is_kept(self, name: str, path: Path) -> bool:
-        if not path.exists() and f"kept/{name}" in self._book():
-            raise UserError(f"{path} is gone and cannot be made again, since training went on: restore it, or start in a new --workdir")
-        return path.exists()
+        gone = f"{path} is gone and cannot be made again, since training went on: restore it, or start in a new --workdir"
+
+        def look() -> bool:
+            if not path.exists() and f"kept/{name}" in self._read_book():
+                raise UserError(gone)
+            return path.exists()
+
+        return self.workers.from_chief(look)
 
     def adopt(self, folder: str | Path, name: str, same: Sequence[str], inputs: str = "") -> None:
         """Starts from another run's snapshot: its finished phases and decisions count as this run's own, its wall time too.
@@ -215,20 +276,19 @@ class Run:
         if not path.is_file():
             raise UserError(f"{path} does not exist: give the workdir of a run that came that far")
         arrays, record = state.read_snapshot(path)
-        mine, theirs = (_flat(c) for c in (json.loads(json.dumps(self.config)), record["config"]))
-        leaves = [k for k in mine | theirs if any(k == s or k.startswith(f"{s}.") for s in same)]
-        if changed := sorted(k for k in leaves if mine.get(k) != theirs.get(k)):
+        changed = folders.different(folders.plain(self.config), record["config"])
+        if changed := [k for k in changed if any(k == s or k.startswith(f"{s}.") for s in same)]:
             raise UserError(f"{path} was made with other settings ({', '.join(changed[:8])}): use the same ones, or train anew")
         if inputs and record["decisions"].get("inputs", {}).get("of") != inputs:
             raise UserError(f"{path} was made from other teachers or images: use the same ones, or train anew")
         self.checkpoints.adopt(arrays, state.Progress(**{**record["progress"], "journal_bytes": 0}))
         self.progress = self.checkpoints.progress
-        state.write_json(self._book_path, {"format": state.FORMAT, "decisions": {**record["decisions"], **self._book()}})
+        self.write(lambda: self._added({**record["decisions"], **self._read_book()}))
         self.say(f"  starting from {path}: {', '.join(self.progress.finished)} are finished")
 
     def finish(self, results: dict[str, Any]) -> None:
         """Writes results.json."""
-        state.write_json(self.workdir / "results.json", {"format": state.FORMAT, **results})
+        self.write(lambda: state.write_json(self.workdir / "results.json", {"format": state.FORMAT, **results}))
 
     def seconds(self) -> float:
         """Wall time of the run over all processes that worked on it."""
@@ -261,14 +321,17 @@ class Run:
         batches = self._batches(phase, begin)
         if phase.keep_best and begin == 0:
             self._validate(phase)  # training may only make it worse: the start is a candidate too
-        with _Interrupts() as interrupts:
+        with Interrupts() as interrupts:
             for done in range(begin + 1, phase.steps + 1):
                 window.append(step(next(batches)))
                 self.progress.step, self.progress.total = done, self.progress.total + 1
                 validating = done == phase.steps or (phase.validate_every_steps and done % phase.validate_every_steps == 0)
-                stopping = interrupts.seen  # read once: Ctrl-C may come between the save and the end of this step
-                saving = stopping or (done % self._save_every == 0 and done < phase.steps)
-                if len(window) == self._log_every or validating or saving:
+                logging, due = len(window) == self._log_every, done % self._save_every == 0 and done < phase.steps
+                # Read once: Ctrl-C may come between the save and the end of this step. Several workers must stop at the same step, and
+                # asking the others costs a round trip: only where results are read anyway.
+                stopping = (self.workers.count == 1 or logging or validating or due) and self.workers.any(interrupts.seen)
+                saving = stopping or due
+                if logging or validating or saving:
                     self._log(phase, window, (done - begin) / (time.monotonic() - clock))
                     window = []
                 if validating:
@@ -277,16 +340,21 @@ class Run:
                     self._save()
                 if stopping:
                     raise Interrupted(f"stopped at step {done} of {phase.name}; the same command goes on from there")
-        return interrupts.seen
+        return self.workers.any(interrupts.seen)
 
     def _batches(self, phase: Phase, begin: int):
         n = self.strategy.num_replicas_in_sync
-        streams = [iter(phase.data.dataset(begin, phase.steps, rank, n)) for rank in range(n)]
         if n == 1:
-            return streams[0]
-        return iter(
-            lambda: self.strategy.experimental_distribute_values_from_function(lambda c: next(streams[c.replica_id_in_sync_group])), None
-        )
+            return iter(phase.data.dataset(begin, phase.steps))
+        streams = {}
+
+        def part(context):
+            rank = context.replica_id_in_sync_group  # of this process's replicas only
+            if rank not in streams:
+                streams[rank] = iter(phase.data.dataset(begin, phase.steps, rank, n))
+            return next(streams[rank])
+
+        return iter(lambda: self.strategy.experimental_distribute_values_from_function(part), None)
 
     def _log(self, phase: Phase, window: list[dict[str, tf.Tensor]], per_second: float) -> None:
         values = {k: sum(float(m[k]) for m in window) / len(window) for k in window[0]}
@@ -294,7 +362,7 @@ class Run:
         if bad := [k for k, v in values.items() if not math.isfinite(v)]:
             raise UserError(
                 f"{phase.name}: {', '.join(bad)} became {values[bad[0]]} between steps {last - len(window) + 1} and {last}: "
-                "lower optimizer.learning_rate (the last checkpoint is from before)"
+                "lower its optimizer.learning_rate, in a new --workdir (the last checkpoint is from before)"
             )
         self.journal.measure(self.progress.total, phase.name, last, values)
         self.journal.progress(phase.name, last, phase.steps, values, per_second)
@@ -303,9 +371,11 @@ class Run:
         if phase.validate is None:
             return
         values = {k: float(v) for k, v in phase.validate().items()}
+        values = self.workers.from_chief(lambda: values)
         if bad := [k for k, v in values.items() if not math.isfinite(v)]:
             raise UserError(
-                f"{phase.name}: held-out {bad[0]} is {values[bad[0]]} at step {self.progress.step}: lower optimizer.learning_rate"
+                f"{phase.name}: held-out {bad[0]} is {values[bad[0]]} at step {self.progress.step}: "
+                "lower its optimizer.learning_rate, in a new --workdir"
             )
         self.journal.measure(self.progress.total, phase.name, self.progress.step, {f"held_out/{k}": v for k, v in values.items()})
         if phase.keep_best is None:
@@ -325,98 +395,4 @@ class Run:
     def _save(self) -> None:
         self.progress.journal_bytes = self.journal.bytes()
         self._tick()
-        self.checkpoints.save()
-
-
-def step_function(
-    updates: list[Update], made: list[keras.optimizers.Optimizer], strategy: tf.distribute.Strategy
-) -> Callable[[Batch], dict[str, tf.Tensor]]:
-    """One tf.function that does all updates of a phase on one batch and returns the measurements, averaged over replicas."""
-
-    def replica_step(batch):
-        measured = {}
-        for update, optimizer in zip(updates, made, strict=True):
-            gradients, values = _gradients(update, optimizer, batch, strategy.num_replicas_in_sync)
-            optimizer.apply(gradients, update.trains)
-            measured |= values if len(updates) == 1 else {f"{update.name}/{k}": v for k, v in values.items()}
-        return {k: tf.cast(v, tf.float32) for k, v in measured.items()}
-
-    @tf.function(autograph=False)
-    def step(batch):
-        return {k: strategy.reduce("MEAN", v, axis=None) for k, v in strategy.run(replica_step, (batch,)).items()}
-
-    return step
-
-
-def _gradients(update: Update, optimizer: keras.optimizers.Optimizer, batch: Batch, replicas: int):
-    if update.gradient is not None:
-        return update.gradient(batch)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([v.value for v in update.trains])
-        loss, values = update.loss(batch)
-        # Keras SUMS gradients over replicas: the loss is a mean over one replica's equal share of the batch.
-        scaled = optimizer.scale_loss(tf.cast(loss, tf.float32) / replicas)
-    gradients = tape.gradient(scaled, [v.value for v in update.trains])
-    if missing := [v.path for v, g in zip(update.trains, gradients, strict=True) if g is None]:
-        raise ValueError(f"update {update.name!r}: the loss does not depend on {missing[:5]}")
-    return gradients, {"loss": loss, **values}
-
-
-class _Interrupts:
-    """Turns Ctrl-C into a flag, so that a run stops between two steps and never inside one."""
-
-    def __enter__(self):
-        self.seen = False
-        self._before = None
-        try:
-            self._before = signal.signal(signal.SIGINT, self._note)
-        except ValueError:  # not the main thread: the caller handles signals
-            pass
-        return self
-
-    def _note(self, *_):
-        self.seen = True
-
-    def __exit__(self, *_):
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-
-def fingerprint(data: Any) -> str:
-    """16 hex digits over plain data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _lock(workdir: Path) -> int:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise UserError(f"the workdir {workdir} cannot be used ({error.strerror}): choose another --workdir") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(f"another process is running in {workdir}: wait for it, or choose another --workdir") from error
-    return handle
-
-
-def _claim(path: Path, config: dict[str, Any]) -> None:
-    """Writes config.json, or refuses a workdir that was made by another configuration."""
-    config = json.loads(json.dumps(config))
-    if not path.exists():
-        state.write_json(path, config)
-        return
-    stored = state.read_json(path)
-    if stored != config:
-        changed = sorted(k for k in {**_flat(stored), **_flat(config)} if _flat(stored).get(k) != _flat(config).get(k))
-        raise UserError(
-            f"{path.parent} was made with another configuration (different: {', '.join(changed[:8])}): "
-            "use the same one, or another --workdir"
-        )
-
-
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(data, dict):
-        return {prefix: data}
-    return {k: v for name, part in data.items() for k, v in _flat(part, f"{prefix}.{name}" if prefix else name).items()}
+        self.write(self.checkpoints.save)

@@ -18,31 +18,42 @@ KEYS = {
     "weight_decay",
     "schedule",
     "power",
+    "milestones",
     "warmup_steps",
     "head_multiplier",
     "begin_step",
     "all_steps",
 }
 
-SCHEDULES = ("constant", "poly", "cosine")
+SCHEDULES = ("constant", "poly", "cosine", "halve")
+MILESTONES = (0.25, 0.5, 0.75)  # of `halve`, if a config names none
 
 
 def schedule(spec: Mapping[str, Any], steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
     """Learning rate as a function of the update's own step.
 
     Args:
-        spec: `learning_rate` (start value), `schedule`: `constant`, `poly` (to 0 with exponent `power`, AFK: 0.9) or
-            `cosine` (to 0); `warmup_steps` of linear rise before it. `begin_step` and `all_steps` make the phase a stretch of one
-            longer schedule (AFK's single schedule over all blocks, spec A6).
+        spec: `learning_rate` (start value), `schedule`: `constant`, `poly` (to 0 with exponent `power`, AFK: 0.9), `cosine` (to 0) or
+            `halve` (by half at each of `milestones`, shares of the phase in (0, 1]; Customize, spec C8); `warmup_steps` of linear rise
+            before it. `begin_step` and `all_steps` make the phase a stretch of one longer schedule (AFK's single schedule over all
+            blocks, spec A6).
         steps: length of the phase; the decay ends there unless `all_steps` is longer.
 
     Raises:
-        UserError: an unknown schedule.
+        UserError: an unknown schedule, or milestones that are no shares.
     """
     kind, rate, power = spec.get("schedule", "poly"), spec["learning_rate"], spec.get("power", 0.9)
     one_of("optimizer.schedule", kind, SCHEDULES)
+    _check_milestones(spec, "optimizer")
     begin, whole = int(spec.get("begin_step", 0)), int(spec.get("all_steps", 0)) or int(steps)
-    return Decay(kind, float(rate), float(power), whole, int(spec.get("warmup_steps", 0)), begin)
+    milestones = tuple(float(m) for m in spec.get("milestones", MILESTONES)) if kind == "halve" else ()
+    return Decay(kind, float(rate), float(power), whole, int(spec.get("warmup_steps", 0)), begin, milestones)
+
+
+def _check_milestones(spec: Mapping[str, Any], section: str) -> None:
+    found = spec.get("milestones", MILESTONES)
+    if not all(isinstance(m, int | float) and 0 < m <= 1 for m in found):
+        raise UserError(f"{section}.milestones must be shares of the phase, each above 0 and at most 1, not {tuple(found)}")
 
 
 def check(spec: Mapping[str, Any], section: str) -> None:
@@ -53,33 +64,53 @@ def check(spec: Mapping[str, Any], section: str) -> None:
         section: of the config, for the sentence.
 
     Raises:
-        UserError: unknown name, schedule or key.
+        UserError: unknown name, schedule or key, or milestones that are no shares.
     """
     if unknown := set(spec) - KEYS:
         raise UserError(f"unknown optimizer setting {', '.join(sorted(unknown))}: the known ones are {', '.join(sorted(KEYS))}")
     one_of(f"{section}.name", spec["name"], ("sgd", "adam"))
     one_of(f"{section}.schedule", spec.get("schedule", "poly"), SCHEDULES)
+    _check_milestones(spec, section)
 
 
 @keras.saving.register_keras_serializable("amalgam_tf")
 class Decay(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then constant, poly or cosine decay that ends at `steps`; the optimizer's step 0 is step `begin_step` of it."""
+    """Linear warm-up, then a constant rate or poly, cosine or halving decay up to `steps`.
 
-    def __init__(self, kind: str, rate: float, power: float, steps: int, warmup_steps: int, begin_step: int = 0):
+    The optimizer's step 0 is step `begin_step` of it; `milestones` are the shares of the decay at which `halve` halves the rate.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        rate: float,
+        power: float,
+        steps: int,
+        warmup_steps: int,
+        begin_step: int = 0,
+        milestones: Sequence[float] = (),
+    ):
         self.kind, self.rate, self.power, self.steps, self.warmup_steps = kind, rate, power, steps, warmup_steps
-        self.begin_step = begin_step
+        self.begin_step, self.milestones = begin_step, tuple(milestones)
 
     def __call__(self, step):
         ops = keras.ops
         step = ops.cast(step, "float32") + self.begin_step
-        left = 1 - (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        left = ops.clip(left, 0.0, 1.0)
-        shape = {"constant": left * 0 + 1, "poly": left**self.power, "cosine": 0.5 - 0.5 * ops.cos(math.pi * left)}[self.kind]
+        decay = max(1, self.steps - self.warmup_steps)
+        left = ops.clip(1 - (step - self.warmup_steps) / decay, 0.0, 1.0)
+        # counted in whole steps: 1 - 5 / 50 and 0.9 need not be the same float32
+        passed = sum((ops.cast(step >= self.warmup_steps + round(m * decay), "float32") for m in self.milestones), 0.0 * left)
+        shape = {
+            "constant": left * 0 + 1,
+            "poly": left**self.power,
+            "cosine": 0.5 - 0.5 * ops.cos(math.pi * left),
+            "halve": 0.5**passed,
+        }[self.kind]
         rise = ops.minimum((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
         return self.rate * shape * rise
 
     def get_config(self):
-        return {k: getattr(self, k) for k in ("kind", "rate", "power", "steps", "warmup_steps", "begin_step")}
+        return {k: getattr(self, k) for k in ("kind", "rate", "power", "steps", "warmup_steps", "begin_step", "milestones")}
 
 
 class _Coupled:
@@ -118,8 +149,8 @@ def build(
 
     Args:
         spec: `name` (`sgd` with `momentum`, or `adam`), `learning_rate`, `weight_decay`, `schedule`, `power`,
-            `warmup_steps`, `head_multiplier`, `begin_step`, `all_steps`. With sgd the decay is the classic coupled L2 on kernels (as
-            in the papers); with adam it is decoupled (AdamW), also on kernels only.
+            `milestones`, `warmup_steps`, `head_multiplier`, `begin_step`, `all_steps`. With sgd the decay is the classic coupled L2
+            on kernels (as in the papers); with adam it is decoupled (AdamW), also on kernels only.
         variables: what it will train.
         steps: length of the phase.
         heads: the variables whose learning rate is multiplied by `head_multiplier`.

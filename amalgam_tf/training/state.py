@@ -4,7 +4,8 @@ No object graph, no tracking: a checkpoint is one .npz file of named arrays plus
 damaged file; files appear by rename, so a kill while saving leaves the one before untouched.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+import contextlib
 from dataclasses import asdict, dataclass, field
 import hashlib
 import json
@@ -16,7 +17,7 @@ import zipfile
 import keras
 import numpy as np
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, unwritable
 
 FORMAT = 1
 _RECORD = "__record__"
@@ -39,16 +40,45 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
 
 
+@contextlib.contextmanager
+def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turns what the disk refuses into a sentence that names `path`; `temporary` is gone afterwards, whatever happens.
+
+    Raises:
+        UserError: the disk is full, read-only, or refuses otherwise.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error.strerror or error) from error
+    finally:
+        if temporary:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Removes the unfinished files of writers that were killed; only for who holds the workdir's lock."""
+    for pattern in (".*.npz", ".*.json.*"):
+        for left in folder.glob(pattern):
+            left.unlink()
+
+
 def write_json(path: Path, data: Any) -> None:
-    """Writes JSON atomically (temporary file, fsync, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes JSON atomically (temporary file, fsync, rename).
+
+    Raises:
+        UserError: the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with writing(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
 
 
 def read_json(path: Path) -> Any:
@@ -61,7 +91,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({error}): restore it from a copy, or start again in a new --workdir") from error
 
 
@@ -85,19 +115,33 @@ class Checkpoints:
     so a method script can build its networks in the order of its algorithm box.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: Path, keep: int = 2, follow: str | None = None):
+        """Opens a folder and reads its newest checkpoint.
+
+        Args:
+            folder: of the checkpoints.
+            keep: how many to keep.
+            follow: only read this file (""; none); the folder is another process's.
+
+        Raises:
+            UserError: a newer format; a followed file that cannot be read.
+        """
         self.folder, self.keep = Path(folder), keep
+        self.restored = ""  # name of the file the state came from
         self.variables: dict[str, keras.Variable] = {}
         self.best: dict[str, np.ndarray] = {}  # values of the running phase's best validation, by state name
         self.notes: list[str] = []
-        self._clean()
-        self._restored, self.progress = self._newest()
+        if follow is None:
+            self._clean()
+            self._restored, self.progress = self._newest()
+        else:
+            self._restored, self.progress = self._read(follow)
         self.best = {k.removeprefix(_BEST): self._restored.pop(k) for k in list(self._restored) if k.startswith(_BEST)}
 
     def _clean(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".*.npz"):
-            left.unlink()
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.npz"))
@@ -111,10 +155,17 @@ class Checkpoints:
                 self.notes.append(f"checkpoint {path.name} is damaged ({type(error).__name__}); using the one before")
                 continue
             check_format(record, path)
+            self.restored = path.name
             return arrays, Progress(**record["progress"])
         if self.notes:
             self.notes.append("no checkpoint is left: starting from the beginning")
         return {}, Progress()
+
+    def _read(self, name: str) -> tuple[dict[str, np.ndarray], Progress]:
+        if not name:
+            return {}, Progress()
+        arrays, record = read_snapshot(self.folder / name)
+        return arrays, Progress(**record["progress"])
 
     def adopt(self, arrays: Mapping[str, np.ndarray], progress: Progress) -> None:
         """Goes on from another run's state, as if it had been restored from this folder; call before `track`."""
@@ -163,14 +214,19 @@ class Checkpoints:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: dict[str, Any]) -> None:
-    """One uncompressed .npz with the arrays and a JSON record; atomic."""
+    """One uncompressed .npz with the arrays and a JSON record; atomic.
+
+    Raises:
+        UserError: the disk refuses.
+    """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     text = np.frombuffer(json.dumps({**record, _COUNT: len(arrays)}).encode(), np.uint8)
-    with open(temporary, "wb") as file:
-        np.savez(file, **{_RECORD: text}, **dict(_stored(k, np.asarray(v)) for k, v in arrays.items()))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with writing(path, temporary):
+        with open(temporary, "wb") as file:
+            np.savez(file, **{_RECORD: text}, **dict(_stored(k, np.asarray(v)) for k, v in arrays.items()))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -222,8 +278,13 @@ def _unescape(name: str) -> str:
 
 def values_digest(named: Mapping[str, keras.Variable]) -> str:
     """64 hex digits over names, types, shapes and bits of all values: equal if and only if two states are bit-identical."""
+    return arrays_digest({name: v.value.numpy() for name, v in named.items()})
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """As `values_digest`, for arrays."""
     digest = hashlib.sha256()
-    for name in sorted(named):
-        value = named[name].value.numpy()
+    for name in sorted(arrays):
+        value = arrays[name]
         digest.update(f"{name}\n{value.dtype} {value.shape}\n".encode() + value.tobytes())
     return digest.hexdigest()

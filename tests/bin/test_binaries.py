@@ -1,9 +1,13 @@
 """The binaries as a user meets them: help without TensorFlow, one sentence for every mistake, exit codes."""
 
+import json
 import os
 from pathlib import Path
+import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -68,21 +72,51 @@ def test_missing_model_is_one_sentence(tmp_path):
     assert code == 2 and "holds no card.json" in errors and len(errors.splitlines()) == 1
 
 
-def test_ctrl_c_saves_and_exits_130(tmp_path):
-    """In the middle of training: one line, and the same command goes on."""
-    import signal
-    import time
-
+def interrupted(workdir, *, after_rows):
+    """Presses Ctrl-C in a training that has written so many rows of measurements: exit code, stdout, stderr."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    flags = ["--config=configs/quickstart.py:teacher1,smoke", f"--workdir={tmp_path}", "--config.epochs=400", "--config.log_every_steps=1"]
+    flags = ["--config=configs/quickstart.py:teacher1,smoke", f"--workdir={workdir}", "--config.epochs=400", "--config.log_every_steps=1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "amalgam_tf.bin.train", *flags], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 120
-    while time.monotonic() < deadline and not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and rows(workdir) <= after_rows:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.startswith("interrupted: stopped at step") and "Traceback" not in errors
-    assert list((tmp_path / "checkpoints").glob("*.npz"))
+    return process.communicate(timeout=60), process.returncode
+
+
+def rows(workdir):
+    metrics = workdir / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+def test_ctrl_c_saves_exits_130_and_the_same_command_goes_on(tmp_path):
+    (_, errors), code = interrupted(tmp_path, after_rows=3)
+    assert code == 130
+    assert errors.startswith("interrupted: stopped at step") and len(errors.splitlines()) == 1
+    step = int(re.search(r"stopped at step (\d+) of train", errors)[1])
+    (saved,) = (tmp_path / "checkpoints").glob("*.npz")
+    assert saved.name == f"{step:09d}-000.npz"
+    (out, _), code = interrupted(tmp_path, after_rows=rows(tmp_path) + 3)
+    assert code == 130 and f"at step {step} (train {step})" in out
+    measured = [json.loads(line)["total"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert measured == sorted(measured) and measured[-1] >= step + 3
+    assert set(range(measured[-1] + 1)) == set(measured)  # 0: the held-out loss before the first step
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "sentence"),
+    [
+        ("bytearray(2**62)", 2, "error: memory ran out: lower batch_size (which needs a new --workdir), or free memory and run"),
+        ("open('/dev/full', 'w', buffering=1).write('x\\n')", 2, "error: a file cannot be written (No space left on device): free space"),
+        ("open('no_such_file')", 1, "FileNotFoundError: [Errno 2] No such file or directory: 'no_such_file'"),  # a bug: its traceback
+    ],
+)
+def test_failures_of_the_machine_are_one_sentence(tmp_path, fault, code, sentence):
+    script = f"from amalgam_tf.bin import app; app.launch(lambda: {fault})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(sentence) and ("Traceback" in done.stderr) == (code == 1)

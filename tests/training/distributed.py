@@ -1,4 +1,7 @@
-"""Trains a small net under one device or under MirroredStrategy on two logical CPUs (run by test_loop.py in its own process)."""
+"""`distributed.py one|mirrored net|student FOLDER`: on one device or on two logical CPUs (run by test_loop.py in its own process).
+
+`net` trains a small net, `student` a pool of teachers and its student by a config. The nets are test_multi_worker.py's too.
+"""
 
 from pathlib import Path
 import sys
@@ -7,53 +10,64 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf import models
+from amalgam_tf import methods, models
 from amalgam_tf.data.pipeline import Batches
-from amalgam_tf.methods import afk
+from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.training import strategies
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import Phase, Update
-from configs import common
-from tests.methods.helpers import afk_config, save_pool
 
 
-def main(mode: str, folder: Path) -> None:
-    if mode == "mirrored":
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+def data() -> Batches:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (40, 16, 16, 3), np.uint8), rng.integers(0, 2, (40, 3)).astype(np.float32)
-    data = Batches(images, batch_size=8, seed=1, columns={"labels": labels})
+    return Batches(images, batch_size=8, seed=1, columns={"labels": labels})
+
+
+def resnet(synchronized: bool):
+    keras.utils.set_random_seed(0)
+    return with_loss(models.classifier("resnet8", input_size=16, outputs=3, granularity="stage", synchronized=synchronized))
+
+
+def small_net(synchronized: bool):
+    """Quick to trace: one convolution, batch norm, one dense layer."""
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, use_bias=False, name="conv")(x)
+    x = keras.layers.BatchNormalization(synchronized=synchronized, name="bn")(x)
+    x = keras.layers.Activation("relu", name="end")(x)
+    x = keras.layers.Dense(3, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+    return with_loss(BlockNet.cut(keras.Model(image, x, name="small"), ["end"], ["b1", "head"]))
+
+
+def with_loss(net: BlockNet):
+    def loss(batch):
+        logits = net.run(batch["images"] / 64 - 2, training=True)
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=batch["labels"], logits=logits)), {}
+
+    return net, loss
+
+
+def update(net, loss) -> Update:
+    optimizer = {"name": "sgd", "learning_rate": 0.05, "weight_decay": 1e-2, "head_multiplier": 10.0}
+    return Update("all", trains=net.weights(), statistics=net.statistics(), heads=net.weights("head"), loss=loss, optimizer=optimizer)
+
+
+def main(mode: str, what: str, folder: Path) -> None:
+    if mode == "mirrored":
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = strategies.by_name(mode)
     assert strategy.num_replicas_in_sync == (2 if mode == "mirrored" else 1)
+    if what == "student":
+        methods.run(methods.load_config("configs/quickstart.py:student,smoke"), folder / "run", mode)
+        return
     with strategy.scope(), Run(folder / "run", {"log_every_steps": 2}) as run:
-        keras.utils.set_random_seed(0)
-        net = models.classifier("resnet8", input_size=16, outputs=3, granularity="stage", synchronized=mode == "mirrored")
+        net, loss = resnet(synchronized=mode == "mirrored")
         run.track(net.named_variables("net"))
-
-        def loss(batch):
-            logits = net.run(batch["images"] / 64 - 2, training=True)
-            return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=batch["labels"], logits=logits)), {}
-
-        optimizer = {"name": "sgd", "learning_rate": 0.05, "weight_decay": 1e-2, "head_multiplier": 10.0}
-        update = Update("all", trains=net.weights(), statistics=net.statistics(), heads=net.weights("head"), loss=loss, optimizer=optimizer)
-        run.phase(Phase("train", steps=8, data=data, updates=[update]))
+        run.phase(Phase("train", steps=8, data=data(), updates=[update(net, loss)]))
         values = {k.replace("/", "|"): v.numpy() for k, v in net.named_variables("net").items()}
-        values |= amalgamated(folder)
     np.savez(folder / "weights.npz", **values)
 
 
-def amalgamated(folder: Path) -> dict[str, np.ndarray]:
-    """One whole AFK run (SGD throughout): the held-out losses of every block and the student's final weights."""
-    pool = save_pool(folder / "pool", {"A": ("sphere", "box"), "B": ("cone",)})
-    config = afk_config(pool, finetune__batchnorm="batch")
-    config.block.optimizer, config.finetune.optimizer = common.sgd(0.05), common.sgd(0.01)
-    setting = afk.prepare(config)
-    with Run(folder / "afk", config.to_dict()) as run:
-        branched = afk.amalgamate(setting, run)
-        losses = [v["loss"] for b in ("b1", "b2", "b3") for v in run.decided(f"block_losses/{b}").values()]
-    weights = {f"afk|{k}".replace("/", "|"): v.numpy() for k, v in branched.named_variables("student").items()}
-    return weights | {"afk|block_losses": np.array(losses)}
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(*sys.argv[1:3], Path(sys.argv[3]))

@@ -65,11 +65,30 @@ class TestSchedule:
         assert np.isfinite(rates(4, 6, learning_rate=1, schedule="poly", warmup_steps=4)).all()
 
     def test_unknown_schedule(self):
-        with pytest.raises(UserError, match="unknown optimizer.schedule 'step': there are constant, poly, cosine"):
+        with pytest.raises(UserError, match="unknown optimizer.schedule 'step': there are constant, poly, cosine, halve"):
             optimizers.schedule({"learning_rate": 1, "schedule": "step"}, 4)
 
-    def test_config_round_trip(self):
-        decay = optimizers.schedule({"learning_rate": 0.3, "schedule": "cosine", "warmup_steps": 2}, 9)
+    def test_halving_of_customize(self):
+        """C8: by half at epochs 5, 10, 15, 20 and 25 of 50, here of 2 steps each; each milestone's own step is the first of the lower rate."""
+        milestones = (0.1, 0.2, 0.3, 0.4, 0.5)
+        expected = [1e-4 / 2 ** min(epoch // 5, 5) for epoch in range(50) for _ in range(2)]
+        np.testing.assert_allclose(rates(100, 100, learning_rate=1e-4, schedule="halve", milestones=milestones), expected, rtol=1e-6)
+
+    def test_halving_after_a_warm_up_and_by_default_at_quarters(self):
+        found = rates(12, 13, learning_rate=1, schedule="halve", warmup_steps=4)
+        np.testing.assert_allclose(found, [0.25, 0.5, 0.75, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.125], atol=1e-7)
+
+    @pytest.mark.parametrize("milestones", [(0.5, 5), (0,), ("1",)])
+    def test_milestones_are_shares(self, milestones):
+        spec = {**SGD, "schedule": "halve", "milestones": milestones}
+        with pytest.raises(UserError, match=r"finetune\.optimizer\.milestones must be shares of the phase"):
+            optimizers.check(spec, "finetune.optimizer")
+        with pytest.raises(UserError, match=r"optimizer\.milestones must be shares"):
+            optimizers.schedule(spec, 10)
+
+    @pytest.mark.parametrize("kind", ["cosine", "halve"])
+    def test_config_round_trip(self, kind):
+        decay = optimizers.schedule({"learning_rate": 0.3, "schedule": kind, "warmup_steps": 2}, 9)
         again = optimizers.Decay.from_config(decay.get_config())
         assert [float(again(t)) for t in range(10)] == [float(decay(t)) for t in range(10)]
 

@@ -177,7 +177,7 @@ class TestKept:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", killed)
-            with pytest.raises(OSError, match="no space"):
+            with pytest.raises(UserError, match=r"000000002-000.npz cannot be written \(no space left on device\): free space"):
                 checkpoints.save()
         assert restored(tmp_path)[0] == 4.0
 
