@@ -3,11 +3,15 @@
 Branch points. The paper's rule is the block of smallest loss (`branch_points`). The student is then as good as it can be, but
 often large: losses tend to grow with depth, so tasks leave early and bring most of a teacher along. `tolerant_branch_points`
 and `smallest_branch_points` trade a stated amount of loss for depth or size, `budgeted_branch_points` what a size limit takes.
+
+Teachers. `select_teacher` follows, example by example, the one whose `entropy` is smallest; these two are tensors, for use in a step.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 import itertools
 import math
+
+import tensorflow as tf
 
 from amalgam_tf.errors import UserError
 
@@ -163,6 +167,41 @@ def best_streams(streams: Mapping[str, str], losses: Mapping[str, float]) -> dic
     for stream in sorted(streams, key=lambda s: (losses[s], s)):
         chosen.setdefault(streams[stream], stream)
     return {task: chosen[task] for task in dict.fromkeys(streams.values())}
+
+
+def entropy(logits: tf.Tensor, head: str) -> tf.Tensor:
+    """How unsure a head is of each example (CUST eq. 5).
+
+    Args:
+        logits: [batch, outputs]; of a task several teachers know, cut down to the wanted classes (CUST C5).
+        head: `softmax`, `softmax2`, or `sigmoid`: there every output is a label of its own, and their entropies are summed.
+
+    Returns:
+        [batch], nats, float32: 0 to log(outputs) for a softmax, to outputs * log(2) for sigmoids. Entropies of different numbers of
+        classes do not compare (CUST C11).
+    """
+    logits = tf.cast(logits, tf.float32)
+    if head == "sigmoid":
+        size = tf.abs(logits)  # symmetric, and for the negative side nothing cancels
+        return tf.reduce_sum(tf.nn.softplus(-size) + size * tf.sigmoid(-size), -1)
+    return -tf.reduce_sum(tf.nn.softmax(logits) * tf.nn.log_softmax(logits), -1)
+
+
+def select_teacher(entropies: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The teacher that is surest of each example (CUST eq. 6).
+
+    Args:
+        entropies: [batch] for each teacher.
+
+    Returns:
+        [batch], int32: place of the smallest in the list. A tie goes to the first; one that is not a number is never the smallest.
+    """
+    values = tf.stack(entropies)
+    values = tf.where(tf.math.is_nan(values), math.inf, values)
+    # tf.argmin promises nothing about ties.
+    smallest = tf.equal(values, tf.reduce_min(values, 0))
+    count = values.shape[0]
+    return tf.reduce_min(tf.where(smallest, tf.range(count)[:, None], count), 0)
 
 
 def _streams(losses: Losses) -> list[str]:

@@ -1,11 +1,14 @@
-"""Branch rules against exhaustive search and hand-made tables."""
+"""Branch rules against exhaustive search and hand-made tables; teacher selection against NumPy."""
 
 import itertools
+import math
 import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from amalgam_tf import choice
 from amalgam_tf.errors import UserError
@@ -128,6 +131,94 @@ class TestSmallest:
         groups, trunk, tails = {"dog": "T", "cat": "T"}, {"b1": 1.0, "b2": 2.0}, {"T": {"b1": 3.0, "b2": 1.5}}
         assert choice.tolerant_branch_points(losses, 0.01) == {"dog": "b2", "cat": "b1"}
         assert choice.smallest_branch_points(losses, 0.01, groups, trunk, tails) == {"dog": "b1", "cat": "b1"}
+
+
+def nats(p):
+    """Entropy of probabilities in NumPy, over the last axis; 0 log 0 = 0."""
+    p = np.asarray(p, np.float64)
+    return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(-1)
+
+
+def softmax(x):
+    e = np.exp(np.asarray(x, np.float64) - np.max(x, -1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+class TestEntropy:
+    def test_by_hand(self):
+        """CUST eq. 5 in nats: a fair coin, a quarter against three, and certainty."""
+        quarter = 2 * math.log(2) - 0.75 * math.log(3)
+        value = choice.entropy(tf.constant([[3.0, 3.0], [0.0, math.log(3)], [100.0, -100.0]]), "softmax2")
+        np.testing.assert_allclose(value, [math.log(2), quarter, 0], rtol=1e-6)
+        sigmoids = choice.entropy(tf.constant([[0.0, 0.0], [0.0, math.log(3)], [-math.log(3), 100.0]]), "sigmoid")
+        np.testing.assert_allclose(sigmoids, [2 * math.log(2), math.log(2) + quarter, quarter], rtol=1e-6)
+
+    @pytest.mark.parametrize("scale", [0.1, 1, 10, 60])
+    def test_numpy(self, scale):
+        x = (np.random.default_rng(0).normal(size=(50, 6)) * scale).astype(np.float32)
+        np.testing.assert_allclose(choice.entropy(x, "softmax"), nats(softmax(x)), rtol=1e-4, atol=1e-7)
+        sigmoids = nats(softmax(np.stack([x, 0 * x], -1))).sum(-1)
+        np.testing.assert_allclose(choice.entropy(x, "sigmoid"), sigmoids, rtol=1e-4, atol=1e-7)
+
+    def test_a_shift_of_all_logits_changes_nothing_and_two_logits_are_one_sigmoid(self):
+        x = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
+        np.testing.assert_allclose(choice.entropy(x + 50, "softmax2"), choice.entropy(x, "softmax2"), rtol=1e-3)
+        np.testing.assert_allclose(choice.entropy(x[:, 1:] - x[:, :1], "sigmoid"), choice.entropy(x, "softmax2"), rtol=1e-4)
+
+    @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+    def test_finite_and_not_negative_for_extreme_logits(self, head):
+        """A published code sums raw exponentials, which overflow."""
+        value = choice.entropy(np.array([[-200.0, 200, 0], [200, -200, 200], [1e30, -1e30, 5]]), head).numpy()
+        assert np.isfinite(value).all() and (value >= 0).all()
+        np.testing.assert_allclose(value, {"softmax": [0, math.log(2), 0], "sigmoid": [math.log(2), 0, 0.040182]}[head], atol=1e-5)
+
+    def test_low_precision_is_computed_in_float32(self):
+        low = tf.constant([[1.0, -2.0]], tf.bfloat16)
+        for head in ("softmax2", "sigmoid"):
+            assert choice.entropy(low, head).dtype == tf.float32
+            assert np.array_equal(choice.entropy(low, head), choice.entropy(tf.cast(low, tf.float32), head))
+
+
+class TestSelectTeacher:
+    def test_by_hand(self):
+        chosen = choice.select_teacher([tf.constant([0.3, 0.1, 0.6]), tf.constant([0.2, 0.5, 0.6]), tf.constant([0.4, 0.0, 0.5])])
+        assert chosen.dtype == tf.int32 and chosen.numpy().tolist() == [1, 2, 2]
+
+    def test_numpy(self):
+        values = np.random.default_rng(0).uniform(size=(4, 200)).astype(np.float32)
+        assert np.array_equal(choice.select_teacher(list(values)), values.argmin(0))
+        assert np.array_equal(choice.select_teacher(values), values.argmin(0))
+
+    def test_permuting_teachers_permutes_the_decision(self):
+        logits = np.random.default_rng(0).normal(size=(4, 60, 3)).astype(np.float32)
+        chosen = choice.select_teacher([choice.entropy(x, "softmax") for x in logits]).numpy()
+        assert set(chosen) == {0, 1, 2, 3}
+        for order in itertools.permutations(range(4)):
+            again = choice.select_teacher([choice.entropy(logits[i], "softmax") for i in order]).numpy()
+            assert np.array_equal(np.array(order)[again], chosen)
+
+    def test_ties_go_to_the_first(self):
+        assert choice.select_teacher([tf.constant(x) for x in ([0.5, 0.2], [0.1, 0.2], [0.1, 0.2])]).numpy().tolist() == [1, 0]
+
+    def test_one_that_is_no_number_is_never_chosen(self):
+        nan = float("nan")
+        assert choice.select_teacher([tf.constant(x) for x in ([nan, 0.2, nan], [0.9, nan, nan])]).numpy().tolist() == [1, 0, 0]
+
+    def test_inside_a_step(self):
+        """Only the chosen teacher of each example counts, whatever the batch size."""
+
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((2, None, 3))])
+        def step(logits):
+            chosen = choice.select_teacher([choice.entropy(x, "softmax") for x in tf.unstack(logits)])
+            return chosen, choice.select_teacher(choice.entropy(logits, "softmax"))
+
+        for batch in (1, 7):
+            logits = np.random.default_rng(batch).normal(size=(2, batch, 3)).astype(np.float32)
+            expected = nats(softmax(logits)).argmin(0)
+            assert all(np.array_equal(c, expected) for c in step(logits))
+
+    def test_a_single_teacher(self):
+        assert choice.select_teacher([tf.constant([0.5, 0.2])]).numpy().tolist() == [0, 0]
 
 
 class TestStreams:

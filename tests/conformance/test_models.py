@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from amalgam_tf import models
 from amalgam_tf.models.blocks import BlockNet, parameters, rebuilt
+from amalgam_tf.models.taps import TAPS, TappedNet
 
 
 class Row(NamedTuple):
@@ -54,6 +55,26 @@ def test_names_and_shapes(made):
     assert net.shapes["head"] == (OUTPUTS,)
     assert taps["head"].dtype == tf.float32
     assert np.isfinite(taps["head"]).all()
+
+
+@pytest.mark.parametrize("tap", TAPS)
+def test_taps_beside_the_same_output(made, tap):
+    """In front of a ReLU or not, the rest of the network reads what it always read; the stem is the raw convolution."""
+    _, net, x = made
+    taps, logits = TappedNet(net, tap).run(x)
+    assert list(taps) == ["stem", *net.names[:-1]]
+    assert np.array_equal(logits, net.run(x))
+    outputs, behind = net.taps(x), []
+    for name in net.names[:-1]:
+        behind.append(np.array_equal(tf.nn.relu(taps[name]), outputs[name]) and not np.array_equal(taps[name], outputs[name]))
+        assert behind[-1] or np.array_equal(taps[name], outputs[name])
+    # Every unit of a ResNet ends in a ReLU, of a DenseNet only the last stage.
+    ends = [net.names[0].startswith("b") and "resnet" in net.block(0).name or name == net.names[-2] for name in net.names[:-1]]
+    assert behind == (ends if tap == "pre_relu" else [False] * len(behind))
+    model = net.block(0)
+    conv = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    padded = [layer for layer in model.layers if isinstance(layer, keras.layers.ZeroPadding2D)][:1] if conv.padding == "valid" else []
+    assert np.array_equal(taps["stem"], conv(padded[0](x) if padded else x))
 
 
 def test_variables_are_named_and_split(made):
