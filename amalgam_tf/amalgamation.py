@@ -4,23 +4,25 @@ Knows no paper. A stream is one wanted task of one teacher (`teachers.Stream`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+from keras import layers
 import numpy as np
 import tensorflow as tf
 
 from amalgam_tf import data, evaluate, losses, models
 from amalgam_tf import tasks as task_lists
-from amalgam_tf.branching import Branched, mean_over
+from amalgam_tf.branching import Branched, Tail, mean_over
 from amalgam_tf.data import pipeline
 from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models.blocks import BlockNet
+from amalgam_tf.models.folding import folded
 from amalgam_tf.tasks import Task
-from amalgam_tf.teachers import Pool, Stream, Student, Teacher, in_blocks, in_precision, resolved
+from amalgam_tf.teachers import Pool, Stream, Student, Teacher, columns, entries, in_blocks, in_precision, resolved
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import Phase, Update
 
@@ -35,6 +37,7 @@ class Setting:
         config: the experiment.
         streams: every wanted task with its teacher (AFK: C).
         teachers: those that are needed (AFK: A_n).
+        frozen: the same, for features that pass through their rest: batch norm folded away, if `prepare` was told so.
         images: unlabelled train and held-out pixels, the test part.
         preprocessing: what the student reads.
         targets: part (`train`, `held_out`) -> stream -> the teacher's logits [views, n, outputs], computed once (AFK: O_n^i).
@@ -43,6 +46,7 @@ class Setting:
     config: Any
     streams: tuple[Stream, ...]
     teachers: tuple[Teacher, ...]
+    frozen: tuple[Teacher, ...]
     images: "Images"
     preprocessing: Preprocessing
     targets: Mapping[str, Mapping[str, np.ndarray]]
@@ -78,49 +82,67 @@ class Images:
         self.unlabelled = {"train": parts.train.unlabelled(), "held_out": parts.held_out.unlabelled()}
         self.pixels = {part: pipeline.pixels(e, size, self.cache) for part, e in self.unlabelled.items()}
         self.test_pixels = pipeline.pixels(self.test, size, self.cache)
+        self.notes = data.notes(*parts)
         self.views = 2 if config.flip else 1
 
     def fingerprint(self, part: str) -> str:
         return self.unlabelled[part].fingerprint
 
     def batches(self, batch_size: int, seed: int, targets: Mapping[str, np.ndarray]) -> pipeline.Batches:
+        """Training batches of pixels with rows of `targets` ([views, n, ...], found by view and index)."""
         return pipeline.Batches(self.pixels["train"], batch_size, seed, views=self.views, viewed=targets)
 
 
 # -- entering ---------------------------------------------------------------------------------------------------------
-def prepare(config: Any, workdir: Path = Path(), check: Callable[[Sequence[Teacher]], None] = lambda teachers: None) -> Setting:
+def prepare(
+    config: Any, workdir: Path = Path(), check: Callable[[Sequence[Teacher]], None] = lambda teachers: None, fold: bool = False
+) -> Setting:
     """Loads the teachers, resolves the wanted tasks, reads the images and computes the teachers' outputs once.
 
     Args:
         config: the experiment.
         workdir: what `{workdir}` in the teachers' paths stands for.
         check: what else a method wants of the needed teachers; called before any image is read.
+        fold: make folded copies of the teachers (`Setting.frozen`).
 
     Raises:
         UserError: whatever teachers, tasks or data find wrong; teachers that read images of different sizes, or describe one task in
             different ways.
     """
     one_of("targets", config.targets, ("soft", "hard"))
-    policy, teachers = keras.config.dtype_policy().name, []
-    for name, entry in config.teachers.items():
-        teachers.append(in_blocks(in_precision(Teacher.load(resolved(entry.path, workdir), name), policy), config.granularity))
-        if not config.teacher_weights[name] > 0:
-            raise UserError(f"teacher_weights.{name} must be greater than 0, not {config.teacher_weights[name]}")
-    pool = Pool(teachers)
-    streams = pool.resolve(task_lists.parse(config.tasks))
-    teachers = tuple(t for t in pool.teachers.values() if any(s.teacher == t.name for s in streams))
-    size = teachers[0].preprocessing.size
-    if other := [t.name for t in teachers if t.preprocessing.size != size]:
-        raise UserError(
-            f"teacher {other[0]} reads images of another size than {teachers[0].name} ({size} pixels): one student needs one size"
-        )
-    check_same_tasks(streams)
+    pool = {name: Teacher.load(resolved(entry.path, workdir), name) for name, entry in entries(config).items()}
+    streams, teachers = chosen(config, pool)
     check(teachers)
+    size = teachers[0].preprocessing.size
     images = Images(config, size, list({s.task.name: s.task for s in streams}.values()))
     own = config.student.normalise
     preprocessing = Preprocessing.named(own, size) if own else teachers[0].preprocessing
     targets = {part: teacher_targets(streams, teachers, images, part) for part in ("train", "held_out")}
-    return Setting(config, streams, teachers, images, preprocessing, targets)
+    frozen = tuple(replace(t, net=folded(t.net)) for t in teachers) if fold else teachers
+    return Setting(config, streams, teachers, frozen, images, preprocessing, targets)
+
+
+def chosen(config: Any, pool: Mapping[str, Teacher]) -> tuple[tuple[Stream, ...], tuple[Teacher, ...]]:
+    """The wanted streams, and the teachers they need in the run's precision and blocks.
+
+    Raises:
+        UserError: as `prepare`, as far as it does not concern files and images.
+    """
+    policy, teachers = keras.config.dtype_policy().name, []
+    for name, teacher in pool.items():
+        teachers.append(in_blocks(in_precision(teacher, policy), config.granularity))
+        if not config.teacher_weights[name] > 0:
+            raise UserError(f"teacher_weights.{name} must be greater than 0, not {config.teacher_weights[name]}")
+    parts = data.load(config.data, config.data.test).tasks if config.data.groups or config.data.task else ()
+    streams = Pool(teachers, parts).resolve(task_lists.parse(config.tasks))
+    needed = tuple(t for t in teachers if any(s.teacher == t.name for s in streams))
+    size = needed[0].preprocessing.size
+    if other := [t.name for t in needed if t.preprocessing.size != size]:
+        raise UserError(
+            f"teacher {other[0]} reads images of another size than {needed[0].name} ({size} pixels): one student needs one size"
+        )
+    check_same_tasks(streams)
+    return streams, needed
 
 
 def check_same_tasks(streams: Sequence[Stream]) -> None:
@@ -181,12 +203,21 @@ def _pretrained(setting: Setting, weights: str) -> BlockNet:
     return net.joined(net.stages()) if wanted == "stage" and backbone["granularity"] == "unit" else net
 
 
+def with_one_head(trunk: BlockNet, setting: Setting, run: Run) -> Branched:
+    """The whole trunk, pooled, and one dense layer of float32 logits for all tasks, initialised as a function of the run's seed."""
+    keras.utils.set_random_seed(run.seed_of("head"))
+    features = keras.Input(trunk.shapes[trunk.names[-1]], dtype=trunk.block(trunk.names[-1]).outputs[0].dtype)
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(features) if len(features.shape) == 4 else features
+    logits = layers.Dense(sum(t.outputs for t in setting.tasks), dtype="float32", name="logits")(x)
+    head = Tail("head", trunk.names[-1], None, BlockNet({"head": keras.Model(features, logits, name="student_head")}), setting.tasks)
+    return Branched(trunk, {t.name: head for t in setting.tasks})
+
+
 # -- losses -----------------------------------------------------------------------------------------------------------
 def task_level_filter(outputs: Mapping[str, tf.Tensor], streams: Sequence[Stream], teachers: Sequence[Teacher]) -> dict[str, tf.Tensor]:
     """Keeps the wanted rows (AFK: g). Teacher name -> logits [..., rows] becomes stream -> logits [..., outputs of the task]."""
     by_name = {t.name: t for t in teachers}
-    rows = {s: by_name[s.teacher].rows([s.task.name]) for s in streams}
-    return {str(s): outputs[s.teacher][..., rows[s][0] : rows[s][-1] + 1] for s in streams}
+    return {str(s): columns(outputs[s.teacher], by_name[s.teacher].rows([s.task])) for s in streams}
 
 
 def customised_losses(
@@ -307,7 +338,13 @@ def student_on_test(setting: Setting, student: Branched) -> dict[str, np.ndarray
     return scores_on_test(setting, lambda pixels: student.run(setting.preprocessing(pixels)), student.tasks)
 
 
-def finish(setting: Setting, run: Run, student: Branched, scores: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> dict[str, Any]:
+def finish(
+    setting: Setting,
+    run: Run,
+    student: Branched,
+    scores: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    as_teacher: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Saves the student to `workdir/student`, every test probability to `scores.npz`, and returns what all results have in common.
 
     Args:
@@ -315,24 +352,31 @@ def finish(setting: Setting, run: Run, student: Branched, scores: Mapping[str, M
         run: where to write.
         student: the finished one.
         scores: further networks -> task -> probabilities of the test images, to be measured and kept beside student and teachers.
+        as_teacher: the `name` and `backbone` of a student that joins the pool: a net with one tail, saved to `workdir/teacher` instead.
     """
-    card = {"name": "student", "teachers": {t.name: t.card["sha256"] for t in setting.teachers}, "recipe": setting.config.to_dict()}
-    model = student.as_model("student")
-    Student(model, student.tasks, setting.preprocessing, card).save(run.workdir / "student")
     teachers = {t.name: [s.task for s in setting.streams if s.teacher == t.name] for t in setting.teachers}
-    of_teachers = {t.name: scores_on_test(setting, t.outputs, teachers[t.name]) for t in setting.teachers}
+    of_teachers = {
+        t.name: scores_on_test(setting, lambda x, t=t: t.outputs(x, teachers[t.name]), teachers[t.name]) for t in setting.teachers
+    }
     scores = {"student": student_on_test(setting, student), **(scores or {}), **of_teachers}
-    test, tasks = setting.images.test, {t.name: t for t in setting.tasks}
-    evaluate.write_scores(run.workdir / "scores.npz", scores, test)
+    test, tasks, model = setting.images.test, {t.name: t for t in setting.tasks}, student.as_model("student")
+    measured = {who: evaluate.measure(of, [tasks[n] for n in of], test) for who, of in scores.items()}
+    card = {"name": "student", "teachers": {t.name: t.card["sha256"] for t in setting.teachers}, "recipe": setting.config.to_dict()}
+    if as_teacher:
+        card |= {**as_teacher, "measured": {**test.account(), "teacher": measured["student"]}}
+        (tail,) = student.unique_tails
+        blocks = {**{n: student.trunk.block(n) for n in student.trunk.names}, "head": tail.net.block(0)}
+        component = Teacher(card["name"], BlockNet(blocks), student.tasks, setting.preprocessing, card)
+        run.write(lambda: component.save(run.workdir / "teacher"))
+    else:
+        run.write(lambda: Student(model, student.tasks, setting.preprocessing, card).save(run.workdir / "student"))
+    run.write(lambda: evaluate.write_scores(run.workdir / "scores.npz", scores, test))
     nets = {"student": model, **{t.name: t.net.as_model(t.name) for t in setting.teachers}}
     latency = run.decide("latency", lambda: evaluate.latency(nets))
     return {
         "tasks": [t.name for t in student.tasks],
         "teachers": {name: [t.name for t in of] for name, of in teachers.items()},
-        "test": {
-            "data": test.name,
-            "images": len(test),
-            **{who: evaluate.measure(of, [tasks[n] for n in of], test) for who, of in scores.items()},
-        },
+        "unlabelled": {part: e.account() for part, e in setting.images.unlabelled.items()},
+        "test": {**test.account(), **measured},
         "sizes": {name: {**evaluate.size_of(net), "latency_ms": latency[name]} for name, net in nets.items()},
     }

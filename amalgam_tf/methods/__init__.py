@@ -1,10 +1,12 @@
 """One paper, one module; they never import each other. This file runs the method a config names.
 
-To add a method: a module with `train(config, run) -> results` (a straight script over `run.phase` and `run.decide`) and
-`check_choices(config)` (every word of the config that can be wrong, before anything is read or trained), a config below
-`configs/`, one row in tests/conformance/test_configs.py.
+To add a method: a module with `train(config, run) -> results` (a straight script over `run.phase` and `run.decide`),
+`check_choices(config)` (every word of the config that can be wrong, before anything is read or trained), `plan(config, pool)` (what it is
+going to do) and, if what it makes can teach, `untrained(config, pool)` (its frame, for plans); a config below `configs/`, one row in
+tests/conformance/test_configs.py.
 """
 
+from dataclasses import replace
 import importlib
 import importlib.util
 import os
@@ -15,7 +17,7 @@ from typing import Any
 
 from amalgam_tf.errors import UserError, one_of
 
-METHODS = ("teacher", "distill", "afk")
+METHODS = ("teacher", "distill", "afk", "customize")
 
 
 def load_config(spec: str) -> Any:
@@ -33,7 +35,7 @@ def load_config(spec: str) -> Any:
     return module.get_config(argument) if argument else module.get_config()
 
 
-def run(config: Any, workdir: Path, strategy: str = "one", command: str = "") -> dict[str, Any]:
+def run(config: Any, workdir: Path, strategy: str = "one", command: str = "", jit_compile: bool = False) -> dict[str, Any]:
     """Trains what a config describes into a workdir (missing teachers first, each into its own) and returns the results.
 
     Args:
@@ -41,24 +43,36 @@ def run(config: Any, workdir: Path, strategy: str = "one", command: str = "") ->
         workdir: folder of the run.
         strategy: see `training.strategies`.
         command: the command line to note in the results.
+        jit_compile: compile the training steps with XLA (for a GPU).
+
+    Raises:
+        UserError: whatever the user can mend; under several workers also the end of another one.
     """
+    from amalgam_tf.training import strategies
+
     one_of("method", config.method, METHODS)
     importlib.import_module(f"amalgam_tf.methods.{config.method}").check_choices(config)  # before hours of training teachers
-    train_missing_teachers(config, Path(workdir), strategy)
-    return _run_one(config, Path(workdir), strategy, command)
+    if strategy != "multi_worker" and not (Path(workdir) / "config.json").exists():
+        show_plan(config, workdir, short_too=False)
+    with strategies.together(strategies.by_name(strategy)):
+        train_missing_teachers(config, Path(workdir), strategy, jit_compile)
+        return _run_one(config, Path(workdir), strategy, command, jit_compile)
 
 
-def train_missing_teachers(config: Any, workdir: Path, strategy: str) -> None:
-    """Trains every teacher of a pool that has no card yet, by the config its entry names.
+def train_missing_teachers(config: Any, workdir: Path, strategy: str, jit_compile: bool = False) -> None:
+    """Trains every teacher that a request needs and that has no card yet, by the config its entry names; that one's own teachers first.
 
     Raises:
         UserError: a teacher is missing and `train_missing_teachers` is off, or its entry names no config.
     """
-    from amalgam_tf.teachers import find_card, resolved
+    from amalgam_tf.cards import find_card
+    from amalgam_tf.teachers import entries, resolved
+    from amalgam_tf.training import strategies
 
-    for name, entry in config.get("teachers", {}).items():
+    workers = strategies.Workers(strategies.by_name(strategy))
+    for name, entry in entries(config).items():
         folder = resolved(entry.path, workdir)
-        if find_card(folder):
+        if workers.from_chief(lambda folder=folder: bool(find_card(folder))):
             continue
         source = entry.get("config", "")
         command = f"python -m amalgam_tf.bin.train --config={source} --workdir={folder}"
@@ -69,26 +83,85 @@ def train_missing_teachers(config: Any, workdir: Path, strategy: str) -> None:
                 else "correct the path"
             )
             raise UserError(f"teacher {name} is missing: {folder} holds no card.json; {mend}")
-        teacher = load_config(source)
-        teacher.seed, teacher.data, teacher.precision = config.seed, config.data, config.precision
-        if config.student.weights not in ("none", "teacher"):
-            teacher.model.weights = config.student.weights  # teachers and student start alike (A20)
-        _run_one(teacher, folder, strategy, command)
+        teacher = _teacher_config(config, entry)
+        train_missing_teachers(teacher, folder, strategy, jit_compile)
+        _run_one(teacher, folder, strategy, command, jit_compile)
 
 
-def _run_one(config: Any, workdir: Path, strategy: str, command: str) -> dict[str, Any]:
+def _teacher_config(config: Any, entry: Any) -> Any:
+    """What trains a missing teacher: its config with the seed, the precision and the data of the run that needs it.
+
+    The leaves of the data section that the entry names under `data` are the teacher's own.
+    """
+    teacher = load_config(entry.config)
+    teacher.seed, teacher.precision = config.seed, config.precision
+    teacher.data = config.data.copy_and_resolve_references()
+    teacher.data.update(entry.get("data", {}))
+    if teacher.method == "teacher" and config.student.weights not in ("none", "teacher"):
+        teacher.model.weights = config.student.weights  # teachers and student start alike (A20)
+    return teacher
+
+
+def plan(config: Any, workdir: Path) -> dict[Path, Any]:
+    """What `run` is going to do, teachers that are missing first: workdir -> `planning.Plan`. Trains nothing, and writes caches only.
+
+    Raises:
+        UserError: as `run`, as far as it can be told before training.
+    """
+    plans: dict[Path, Any] = {}
+    _plan_into(plans, config, Path(workdir))
+    return plans
+
+
+def _plan_into(plans: dict[Path, Any], config: Any, workdir: Path) -> Any:
+    """Adds the plans of a run and of what it needs; returns the teacher that the run is going to be, if it is one."""
+    import keras
+
+    from amalgam_tf.cards import find_card
+    from amalgam_tf.teachers import Teacher, entries, resolved
+
+    one_of("method", config.method, METHODS)
+    method = importlib.import_module(f"amalgam_tf.methods.{config.method}")
+    method.check_choices(config)
+    keras.config.set_dtype_policy(config.precision)
+    pool = {}
+    for name, entry in entries(config).items():
+        folder = resolved(entry.path, workdir)
+        if find_card(folder):
+            pool[name] = Teacher.load(folder, name)
+        elif entry.get("config", ""):
+            pool[name] = replace(_plan_into(plans, _teacher_config(config, entry), folder), name=name)
+        else:
+            raise UserError(f"teacher {name} is missing: {folder} holds no card.json; correct the path")
+    plans[workdir] = method.plan(config, pool)
+    return method.untrained(config, pool) if hasattr(method, "untrained") else None
+
+
+def show_plan(config: Any, workdir: Path, short_too: bool = True) -> None:
+    """Prints the plan with estimated times; `short_too=False`: only that of a long run."""
+    from amalgam_tf import planning
+
+    plans = plan(config, workdir)
+    if not short_too and sum(p.work for p in plans.values()) < planning.LONG:
+        return
+    for folder, p in plans.items():
+        print(p.text(str(folder), planning.seconds_per_multiply_add(p.net)), flush=True)
+
+
+def _run_one(config: Any, workdir: Path, strategy: str, command: str, jit_compile: bool) -> dict[str, Any]:
     import keras
 
     from amalgam_tf import published, report
     from amalgam_tf.training import strategies
-    from amalgam_tf.training.loop import Run, fingerprint
+    from amalgam_tf.training.loop import Run
+    from amalgam_tf.training.workdir import fingerprint
 
     if config.published_row:
-        published.row(config.published_row)  # a misspelt row must not cost a finished run
+        published.rows(config.published_row)  # a misspelt row must not cost a finished run
     keras.config.set_dtype_policy(config.precision)
     method = importlib.import_module(f"amalgam_tf.methods.{config.method}")
     plain, commit = config.to_dict(), _commit()  # of the code that runs: a long run may outlive the checkout
-    with strategies.by_name(strategy).scope(), Run(workdir, plain) as run:
+    with strategies.by_name(strategy).scope(), Run(workdir, plain, jit_compile) as run:
         run.say(f"{config.method} -> {workdir}")
         results = method.train(config, run)
         record = {
@@ -98,21 +171,22 @@ def _run_one(config: Any, workdir: Path, strategy: str, command: str) -> dict[st
             "command": command or config.command,
             "commit": commit,
             "precision": config.precision,
-            "hardware": _hardware(),
+            "hardware": _hardware(run.workers.count),
             "seconds": round(run.decide("seconds", run.seconds), 1),  # all of it: caches, tests and figures too
             "phase_seconds": {k: round(v, 1) for k, v in run.progress.phase_seconds.items()},  # of which training (adopted phases too)
         }
         run.finish({**record, **results})
-        report.write(run.workdir)
-        run.say(report.summary(run.workdir))
+        run.write(lambda: report.write(run.workdir))
+        run.write(lambda: run.say(report.summary(run.workdir)))
     return results
 
 
-def _hardware() -> str:
+def _hardware(workers: int) -> str:
     import tensorflow as tf
 
     gpus = [tf.config.experimental.get_device_details(d).get("device_name", "GPU") for d in tf.config.list_physical_devices("GPU")]
-    return ", ".join(gpus) or f"{os.cpu_count()} x {platform.machine()} CPU"
+    here = ", ".join(gpus) or f"{os.cpu_count()} x {platform.machine()} CPU"
+    return here if workers == 1 else f"{workers} workers, the first on {here}"
 
 
 def _commit() -> str:

@@ -14,17 +14,25 @@ Loss: the mean over all streams of CE(O_n^i, student's logits of task i), which 
 Switches: `targets=hard` (A8), `student.weights` (A20), `teacher_weights.NAME`, and the section `distill`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-import keras
-from keras import layers
-
-from amalgam_tf.amalgamation import Setting, distillation_phase, finish, held_out_losses, prepare, start_student, stream_logits
-from amalgam_tf.branching import PARTS, Branched, Tail
+from amalgam_tf import planning
+from amalgam_tf.amalgamation import (
+    chosen,
+    distillation_phase,
+    finish,
+    held_out_losses,
+    prepare,
+    start_student,
+    stream_logits,
+    with_one_head,
+)
+from amalgam_tf.branching import PARTS
 from amalgam_tf.errors import one_of
 from amalgam_tf.models import check_start
-from amalgam_tf.models.blocks import BlockNet
-from amalgam_tf.teachers import foreign_data
+from amalgam_tf.planning import Line, Plan
+from amalgam_tf.teachers import Teacher, foreign_data
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS
@@ -34,7 +42,7 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     """Distils the student of a config, saves it to `workdir/student` and returns the results."""
     check_choices(config)
     setting = prepare(config, run.workdir)
-    for note in foreign_data(setting.teachers, config.data):
+    for note in [*foreign_data(setting.teachers, config.data), *setting.images.notes]:
         run.say(note)
     run.decide("inputs", dict, of=setting.fingerprint())
     student = with_one_head(start_student(setting, run), setting, run)
@@ -48,6 +56,26 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     return {"method": "distill", "held_out": {"after": after}, **finish(setting, run, student)}
 
 
+def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
+    """What `train` is going to do, for teachers that are trained or only built."""
+    streams, teachers = chosen(config, pool)
+    images, net, settings = planning.counts(config), teachers[0].net, config.distill
+    cost, views = sum(planning.work(net)), images.train * images.views
+    steps = planning.steps(settings.epochs, images.train, settings.batch_size)
+    weights = planning.weights(net)
+    return Plan(
+        [
+            Line("teachers' outputs", 0, len(teachers) * (views + images.held_out) * cost),
+            Line("distill", steps, (3 * steps * settings.batch_size + (settings.epochs + 1) * images.held_out) * cost),
+            Line("test", 0, images.test * (1 + len(teachers)) * cost),
+        ],
+        net,
+        disk=2 * 3 * weights + weights,
+        caches=planning.pixels(images, teachers[0].preprocessing.size) + 4 * views * sum(s.task.outputs for s in streams),
+        memory=planning.training(weights, 2 * len(teachers) * weights, settings.batch_size * sum(planning.activations(net))),
+    )
+
+
 def check_choices(config: Any) -> None:
     """Every choice that is a word.
 
@@ -59,13 +87,3 @@ def check_choices(config: Any) -> None:
     one_of("distill.trainable", config.distill.trainable, PARTS)
     optimizers.check(config.distill.optimizer, "distill.optimizer")
     check_start("student.weights", config.student.weights, "distill.batchnorm", config.distill.batchnorm, config.student.normalise)
-
-
-def with_one_head(trunk: BlockNet, setting: Setting, run: Run) -> Branched:
-    """The whole trunk, pooled, and one dense layer of float32 logits for all tasks, initialised as a function of the run's seed."""
-    keras.utils.set_random_seed(run.seed_of("head"))
-    features = keras.Input(trunk.shapes[trunk.names[-1]], dtype=trunk.block(trunk.names[-1]).outputs[0].dtype)
-    x = layers.GlobalAveragePooling2D(name="avg_pool")(features) if len(features.shape) == 4 else features
-    logits = layers.Dense(sum(t.outputs for t in setting.tasks), dtype="float32", name="logits")(x)
-    head = Tail("head", trunk.names[-1], None, BlockNet({"head": keras.Model(features, logits, name="student_head")}), setting.tasks)
-    return Branched(trunk, {t.name: head for t in setting.tasks})

@@ -11,13 +11,14 @@ Choices the papers leave open
     Early stopping: the weights of the epoch with the smallest held-out loss are kept; the test part chooses nothing.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf import data, evaluate, losses, models
+from amalgam_tf import data, evaluate, losses, models, planning
 from amalgam_tf import tasks as task_lists
 from amalgam_tf.branching import mean_over
 from amalgam_tf.data import pipeline
@@ -26,6 +27,7 @@ from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models import check_start
 from amalgam_tf.models.blocks import BlockNet
+from amalgam_tf.planning import Line, Plan
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Teacher, split_rows
 from amalgam_tf.training import optimizers
@@ -42,6 +44,8 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     if not tasks:
         raise UserError(f"{parts.train.name} has no labels, and a teacher cannot be trained without: point data.train at labelled images")
     parts = parts._replace(test=parts.test.truth_for(tasks))
+    for note in data.notes(*parts):
+        run.say(note)
     preprocessing = Preprocessing.named(config.model.normalise, size)
     net = build(config, run, sum(t.outputs for t in tasks))
     run.track(net.named_variables("teacher"))
@@ -55,16 +59,15 @@ def train(config: Any, run: Run) -> dict[str, Any]:
         "licence": config.licence,
     }
     teacher = Teacher(config.name, net, tasks, preprocessing, card)
-    results = {"method": "teacher", "tasks": [t.name for t in tasks]}
+    results = {"method": "teacher", "tasks": [t.name for t in tasks], "train": parts.train.account()}
     for part in (parts.held_out, parts.test):
         scores = evaluate.predict(teacher.outputs, tasks, pipeline.pixels(part, size, data.cache_dir(config.data)))
         results["held_out" if part is parts.held_out else "test"] = {
-            "data": part.name,
-            "images": len(part),
+            **part.account(),
             "teacher": evaluate.measure(scores, tasks, part),
         }
     card["measured"] = results["test"]
-    teacher.save(run.workdir / "teacher")
+    run.write(lambda: teacher.save(run.workdir / "teacher"))
     return {**results, "sizes": {"teacher": evaluate.size_of(net.as_model("teacher"))}}
 
 
@@ -79,28 +82,52 @@ def check_choices(config: Any) -> None:
     optimizers.check(config.optimizer, "optimizer")
 
 
+def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
+    """What `train` is going to do."""
+    images, net, batch = planning.counts(config), untrained(config, pool).net, config.batch_size
+    cost, size, weights = sum(planning.work(net)), config.model.input_size, planning.weights(net)
+    steps = planning.steps(config.epochs, images.train, batch)
+    return Plan(
+        [
+            Line("train", steps, (3 * steps * batch + config.epochs * images.held_out) * cost),
+            Line("test", 0, (images.held_out + images.test) * cost),
+        ],
+        net,
+        disk=2 * 4 * weights + weights,  # two checkpoints with slots and the best weights, the teacher
+        caches=planning.pixels(images, size) + (images.train * stored_size(config) ** 2 * 3 if config.crop else 0),
+        memory=planning.training(weights, 0.0, batch * sum(planning.activations(net))),
+    )
+
+
 def build(config: Any, run: Run, outputs: int) -> BlockNet:
     """The backbone of a config, initialised as a function of the run's seed."""
     keras.utils.set_random_seed(run.seed_of("init"))
+    return _classifier(config, outputs, weights=config.model.weights, synchronized=run.strategy.num_replicas_in_sync > 1)
+
+
+def untrained(config: Any, pool: Mapping[str, Teacher]) -> Teacher:
+    """The teacher that a config is going to train, with the weights of any start: for plans."""
+    wanted = [w.task for w in task_lists.parse(config.tasks)]
+    tasks = data.parts(config.data, None if wanted == [task_lists.EVERYTHING] else wanted).train.tasks
+    net = _classifier(config, sum(t.outputs for t in tasks), weights="none", synchronized=False)
+    return Teacher(config.name, net, tasks, Preprocessing.named(config.model.normalise, config.model.input_size))
+
+
+def _classifier(config: Any, outputs: int, **options) -> BlockNet:
     m = config.model
-    replicas = run.strategy.num_replicas_in_sync
-    return models.classifier(
-        m.backbone,
-        input_size=m.input_size,
-        outputs=outputs,
-        granularity=m.granularity,
-        width=m.width,
-        weights=m.weights,
-        synchronized=replicas > 1,
-    )
+    return models.classifier(m.backbone, input_size=m.input_size, outputs=outputs, granularity=m.granularity, width=m.width, **options)
+
+
+def stored_size(config: Any) -> int:
+    """Crops are cut from a slightly larger image, as 224 from 256."""
+    return round(config.model.input_size * 8 / 7) if config.crop else config.model.input_size
 
 
 def training_phase(config: Any, run: Run, net: BlockNet, preprocessing: Preprocessing, parts: data.Parts) -> Phase:
     """All epochs of supervised training; validated after each, ends with the best."""
     tasks, size, cache = parts.train.tasks, preprocessing.size, data.cache_dir(config.data)
-    stored = round(size * 8 / 7) if config.crop else size  # crops are cut from a slightly larger image, as 224 from 256
     batches = pipeline.Batches(
-        images=pipeline.pixels(parts.train, stored, cache),
+        images=pipeline.pixels(parts.train, stored_size(config), cache),
         batch_size=config.batch_size,
         seed=run.seed_of("data/train"),
         views=2 if config.flip else 1,
