@@ -4,12 +4,14 @@ A config is a Python file with `get_config(argument)`. The argument is a comma-s
 to every config: embedded scenes, tiny nets, a few steps, under a minute on CPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import random
 
 from ml_collections import ConfigDict
 
 from amalgam_tf import data, models
 from amalgam_tf.data.scenes import SHAPES
+from amalgam_tf.data.splits import celeba_sources
 from amalgam_tf.errors import UserError
 
 ALL = "*"
@@ -76,8 +78,80 @@ def coco(train: str, test: str) -> ConfigDict:
     return section
 
 
-def teacher(command: str, name: str, tasks: Sequence[str], *, backbone: str, input_size: int, weights: str = "none") -> ConfigDict:
-    """A supervised teacher (spec A5)."""
+def celeba(part: int, local: bool = False) -> ConfigDict:
+    """The data section for CelebA; `data.root` is the folder that holds the text files and img_align_celeba/.
+
+    Args:
+        part: which sixth of the train split is trained on: 1 to 5 for source nets, 6 for their students (C9).
+        local: train and test by `list_local_partition.txt`, a list of one's own whose split `val` is the test part.
+    """
+    section = scenes()
+    section.update(dict(reader="celeba", part=str(part), fit="crop"))
+    if local:
+        section.update(dict(partition="list_local_partition.txt", test="val"))
+    return section
+
+
+STUDENTS_PART = 6  # C9
+
+
+def sources_part(source: str) -> int:
+    """The part of CelebA's train split of source net S1, S2, ...: five parts in turn (C9)."""
+    return (int(source[1:]) - 1) % (STUDENTS_PART - 1) + 1
+
+
+ATTRIBUTE_GROUPS = ("hair", "mouth", "eye", "face")
+FIG5 = ("Arched_Eyebrows", "High_Cheekbones")
+
+
+def attribute_sources(group: str) -> dict[str, tuple[str, ...]]:
+    """Customize's source nets by name, the attribute a net is wanted for first.
+
+    Args:
+        group: one of `ATTRIBUTE_GROUPS`, or an attribute of figure 5. The sources of figure 5 are printed nowhere: four nets of the
+            attribute and two others each, drawn by seed from all that any source net knows.
+    """
+    if group not in FIG5:
+        return celeba_sources(group)
+    others = sorted({a for g in ATTRIBUTE_GROUPS for own in celeba_sources(g).values() for a in own} - {group})
+    return {f"S{i}": (group, *random.Random(f"{group}/{i}").sample(others, 2)) for i in range(1, 5)}
+
+
+def wanted_attributes(group: str) -> tuple[str, ...]:
+    """The attributes that a group's target net knows, in the order of the paper."""
+    return tuple(dict.fromkeys(own[0] for own in attribute_sources(group).values()))
+
+
+def fine_grained(sets: str, groups: str) -> ConfigDict:
+    """The data section for fine-grained sets (`dogs`, `dogs+cub`); `data.root` is the folder that holds their folders.
+
+    Aircraft trains on its trainval (C10); the others have no val, for them trainval means train.
+    """
+    section = scenes()
+    section.update(dict(reader=sets, groups=groups, train="trainval", fit="crop"))
+    return section
+
+
+def cifar10(groups: str) -> ConfigDict:
+    """The data section for CIFAR-10 as class folders; `data.root` is the folder that holds train/ and test/."""
+    section = scenes()
+    section.update(dict(reader="folder", task="cifar10", groups=groups))
+    return section
+
+
+# Half and auxiliary classes of each source net; for CIFAR-10 what table 6 has for larger sets.
+CIFAR10_SOURCES = {"S1": "X1+X2a", "S2": "X1+X2b", "S3": "X2+X1a", "S4": "X2+X1b"}
+
+
+def smoke_categories(tasks: Sequence[str]) -> dict[str, str]:
+    """A category task of the scenes in the place of each half, alone (D1, D2) or with auxiliary classes (D1+Bq1)."""
+    return {task: "shape" if task[1] == "1" else "shape_surface" for task in tasks}
+
+
+def teacher(
+    command: str, name: str, tasks: Sequence[str], *, backbone: str, input_size: int, weights: str = "none", epochs: float = 30
+) -> ConfigDict:
+    """A supervised teacher (spec A5); whole `epochs` can be changed to whole ones only."""
     config = base(command, "teacher")
     config.tasks = ",".join(tasks)
     config.name = name
@@ -92,7 +166,7 @@ def teacher(command: str, name: str, tasks: Sequence[str], *, backbone: str, inp
             normalise=models.normalisation(backbone, weights),
         )
     )
-    config.epochs = 30
+    config.epochs = epochs
     config.batch_size = 16
     config.batchnorm = "batch" if weights == "none" else "frozen"  # statistics in training: of the batch, or the stored ones (A14)
     config.crop = 0.4  # smallest area share of a random resized crop; 0: whole images
@@ -136,6 +210,7 @@ def afk(command: str, teachers: dict[str, dict[str, str]], weights: str = "none"
         )
     )
     config.finetune = _distillation(3.0, statistics, 1e-3 if scratch else 1e-4)  # A13, A14
+    config.features = ConfigDict(dict(memory_gb=4.0, disk_gb=0.0))  # what the frozen part of the student wrote, kept for every image
     return config
 
 
@@ -144,6 +219,30 @@ def distill(command: str, teachers: dict[str, dict[str, str]], weights: str = "n
     config = _student(base(command, "distill"), teachers, weights)
     scratch = weights == "none"
     config.distill = _distillation(20.0, "batch" if scratch else "frozen", 5e-3 if scratch else 1e-4)
+    return config
+
+
+def customize(command: str, teachers: dict[str, dict], *, stage: str, width: float = 1.0, backbone: str = "resnet18") -> ConfigDict:
+    """A component net (`stage="component"`) of source nets, or a target net (`target`) of component nets: our defaults.
+
+    Args:
+        command: as in `base`.
+        teachers: name -> `path`, `config` and, if it need not be trained for every request, `tasks`, those it knows.
+        stage: component or target.
+        width: factor on the channels of the backbone; the paper's targets have 90 / 64 (attributes) and 72 / 64 (categories).
+        backbone: of the student.
+    """
+    config = _student(base(command, "customize"), teachers, "none")
+    config.train_missing_teachers = True
+    config.name, config.stage = "component", stage
+    config.student.backbone, config.student.width = backbone, width
+    config.select = "task"  # the surest teacher of each task (C5), of the whole `image` (C6, as printed), or `all` alike (C13)
+    config.scale, config.scale_multiplier = "student", 0.01  # C4
+    sides = "both" if stage == "component" else "student"
+    config.bridge = ConfigDict(
+        dict(use=True, tap="pre_relu", sides=sides, share=0.5, bias=True, regularise="teacher")  # C1, C2, C3
+    )
+    config.train = ConfigDict(dict(epochs=50.0, batch_size=64, batchnorm="batch", optimizer=adam(1e-3)))
     return config
 
 
@@ -218,6 +317,12 @@ def adam(rate: float) -> ConfigDict:
     return _optimizer(name="adam", learning_rate=rate)
 
 
+def halved(optimizer: ConfigDict, epochs: Sequence[float], of: float) -> ConfigDict:
+    """The same optimizer with a rate that halves at some epochs of a phase of `of` epochs (C8)."""
+    optimizer.schedule, optimizer.milestones = "halve", tuple(e / of for e in epochs)
+    return optimizer
+
+
 def _optimizer(**values) -> ConfigDict:
     keys = dict(
         name="sgd", learning_rate=0.01, momentum=0.9, weight_decay=0.0, schedule="poly", power=0.9, warmup_steps=0, head_multiplier=1.0
@@ -225,28 +330,54 @@ def _optimizer(**values) -> ConfigDict:
     return ConfigDict({**keys, **values})
 
 
-def smoke(config: ConfigDict) -> ConfigDict:
-    """Shrinks any experiment to a few steps on embedded scenes; everything that is a choice of method stays."""
+def smoke(config: ConfigDict, names: Mapping[str, str] | None = None) -> ConfigDict:
+    """Shrinks any experiment to a few steps on embedded scenes; everything that is a choice of method stays.
+
+    Args:
+        config: what is shrunk, in place.
+        names: task -> the task of the scenes that stands for it; tasks without one are dropped. None: whatever the teachers know.
+    """
+    head = "softmax2" if config.data.reader == "celeba" else ""
     config.data = scenes(train=96, test=48, size=16)
     config.data.hold_out = 0.25
-    config.data.cache_dir = ""
-    if config.method == "teacher":
-        config.model.update(dict(backbone="resnet8", input_size=16, width=0.5, weights="none", normalise="centred"))
+    config.data.cache_dir, config.data.binary_head = "", head
+    if names is not None:
+        config.tasks = ",".join([names[t] for t in config.tasks.split(",") if t in names][:2])
+    elif config.method == "teacher":
         config.tasks = ",".join(_shapes_for(config.name))
+    if config.method == "teacher":
+        small = "resnet8" if config.model.backbone != "resnet50" or names is None else "resnet14"  # a heterogeneous pool stays one
+        config.model.update(dict(backbone=small, input_size=16, width=0.5, weights="none", normalise="centred"))
         config.epochs, config.batch_size, config.batchnorm = 1, 16, "batch"
-    if config.method in ("afk", "distill"):
-        for name, entry in config.teachers.items():
-            entry.path = "{workdir}/teachers/" + name
-            entry.config += ",smoke" if ":" in entry.config else ":smoke"
-        config.train_missing_teachers = True
-        config.tasks, config.student.weights, config.student.normalise = ALL, "none", ""
-        for section in (config[name] for name in ("block", "finetune", "distill") if name in config):
-            section.batchnorm, section.epochs, section.batch_size = "batch", 0.5, 16
+        return config
+    if config.method == "customize":
+        _few_teachers(config, names)
+        config.student.backbone, config.student.width = "resnet8", 0.5 if config.stage == "component" else 0.75
+        config.train.epochs, config.train.batch_size = 1.5, 16
+    else:
+        config.tasks = ALL
+    for name, entry in config.teachers.items():
+        entry.path = "{workdir}/teachers/" + name
+        entry.config += ",smoke" if ":" in entry.config else ":smoke"
+    config.train_missing_teachers = True
+    config.student.weights, config.student.normalise = "none", ""
+    for section in (config[name] for name in ("block", "finetune", "distill") if name in config):
+        section.batchnorm, section.epochs, section.batch_size = "batch", 0.5, 16
     if config.method == "afk":
         config.branch.blocks_from = ""
         if config.branch.rule not in ("argmin", "tolerance", "smallest", "budget"):  # a block: the small nets have one unit a stage
             config.branch.rule = "b1_1" if "_" in config.branch.rule else "b1"
     return config
+
+
+def _few_teachers(config: ConfigDict, names: Mapping[str, str]) -> None:
+    """Keeps two teachers of a component, of a target those that know a task that is left; on the scenes they have no data of their own."""
+    left, kept = set(config.tasks.split(",")), {}
+    for name, entry in config.teachers.items():
+        known = [names[t] for t in entry.get("tasks", "").split(",") if t in names]
+        if left & set(known) or (config.stage == "component" and len(kept) < 2):
+            kept[name] = {"path": entry.path, "config": entry.config, **({"tasks": ",".join(known)} if known else {})}
+    config.teachers, config.teacher_weights = ConfigDict(kept), ConfigDict(dict.fromkeys(kept, 1.0))
 
 
 def _shapes_for(name: str) -> tuple[str, ...]:

@@ -162,6 +162,29 @@ class Bench:
 
         return {"block": lambda: [g.numpy() for g in block(x)][:0], **{f"rest of {t.name}": rest_of(t) for t in setting.frozen}}
 
+    def extras(self, k: int) -> dict[str, Callable[[], Any]]:
+        """What AFK adds to convolutions: the filters forth and back, and the optimizer's step on ready gradients."""
+        import tensorflow as tf
+
+        from amalgam_tf.methods import afk
+        from amalgam_tf.training import optimizers
+
+        setting, block = self.setting, self.student.names[k]
+        layers = [self.filters[block, t.name] for t in setting.teachers]
+        u, weights = tf.zeros((BATCH, *self.student.shapes[block])), [v.value for layer in layers for v in layer.trainable_variables]
+
+        @tf.function(autograph=False)
+        def filters(u):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([u, *weights])
+                y = tf.add_n([tf.reduce_sum(tf.cast(layer(u), tf.float32)) for layer in layers])
+            return tape.gradient(y, [u, *weights])
+
+        (update,) = afk.block_phase(setting, self.student, k, self.filters, self.prefix, self.run).updates
+        made, zeros = optimizers.build(update.optimizer, update.trains, steps=1), [tf.zeros(v.shape) for v in update.trains]
+        apply = tf.function(lambda: made.apply(zeros, update.trains), autograph=False)
+        return {"filters": lambda: filters(u)[0].numpy(), "optimizer": apply}
+
     def _phase_data(self, k: int):
         from amalgam_tf.methods import afk
 
@@ -189,18 +212,19 @@ def bench(teachers: int, granularity: str, policy: str = "float32") -> Bench:
 
 # -- sections -----------------------------------------------------------------------------------------------------------
 def step() -> list[dict[str, Any]]:
-    """Ours against the sum of its pieces (goal: at most 1.10) and naive against ours (goal: 1.5, late 2.5)."""
+    """Ours against its pieces, the same convolutions alone (goal: at most 1.10), and naive against ours (goal: 1.5, late 2.5)."""
     b, rows = bench(2, "unit"), []
     for name in PLACES:
         k = b.place(name)
-        pieces = b.pieces(k)
-        t = interleaved({"ours": b.ours(k), "naive": b.naive(k), **pieces}, _REPEATS.value)
-        floor = sum(t[p] for p in pieces)
+        pieces, extras = b.pieces(k), b.extras(k)
+        t = interleaved({"ours": b.ours(k), "naive": b.naive(k), **pieces, **extras}, _REPEATS.value)
+        floor, more = (sum(t[p] for p in of) for of in (pieces, extras))
         rows.append(
             {
                 "step": f"{name} ({b.student.names[k]})",
                 "ours ms": 1e3 * t["ours"],
                 "ours / pieces": t["ours"] / floor,
+                "ours / (pieces + filters + optimizer)": t["ours"] / (floor + more),
                 "naive / ours": t["naive"] / t["ours"],
             }
         )
@@ -218,7 +242,6 @@ def run() -> list[dict[str, Any]]:
         t = interleaved({"ours": b.ours(k), "naive": b.naive(k)}, 3)
         ours.append(t["ours"])
         naive.append(t["naive"])
-        tf.keras.backend.clear_session()
     images = np.zeros((64, _SIZE.value, _SIZE.value, 3), np.float32)
     functions = {t.name: tf.function(t.logits, autograph=False) for t in b.setting.teachers}
     forward = interleaved({n: (lambda f=f: f(images).numpy()) for n, f in functions.items()}, 3)
@@ -260,11 +283,11 @@ def growth() -> list[dict[str, Any]]:
 
 
 _CHILD = """
-import resource, sys, keras, numpy as np
+import re, sys, keras, numpy as np
 model = keras.models.load_model(sys.argv[1], compile=False) if sys.argv[1] else None
 if model:
     for _ in range(3): model(np.zeros((1, *model.inputs[0].shape[1:]), "float32"), training=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1000)  # ru_maxrss would be the parent's
 """
 
 
@@ -357,15 +380,17 @@ def main(_) -> None:
     wanted = _ONLY.value or list(SECTIONS)
     if unknown := set(wanted) - set(SECTIONS):
         sys.exit(f"error: unknown section {', '.join(sorted(unknown))}: choose {', '.join(SECTIONS)}")
-    found, lines = {}, []
+    output, found = _OUTPUT.value, {}
+    if output and Path(f"{output}.json").is_file():  # sections that are not measured now stay
+        found = json.loads(Path(f"{output}.json").read_text(encoding="utf-8"))
     for name in wanted:
         found[name] = SECTIONS[name]()
-        lines += [*table(found[name]), ""]
         print("\n".join([f"{name}: {SECTIONS[name].__doc__}", *table(found[name]), ""]), flush=True)
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{_OUTPUT.value}.json").write_text(json.dumps(found, indent=2) + "\n")
-        Path(f"{_OUTPUT.value}.md").write_text("\n".join(lines))
+    if output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{output}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        tables = (line for name in SECTIONS if name in found for line in [*table(found[name]), ""])
+        Path(f"{output}.md").write_text("\n".join(tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -47,9 +47,10 @@ class Listing(NamedTuple):
         source: the set, one of `SETS`.
         split: as it was asked for.
         classes: the set's class names, in its own order.
-        images: [n] the files; their stems are the ids.
+        images: [n] the files.
         labels: [n] class names.
         whole: whether no listed image was left out.
+        ids: [n] what tells the images apart; () for the files' stems.
     """
 
     source: str
@@ -58,6 +59,7 @@ class Listing(NamedTuple):
     images: tuple[Path, ...]
     labels: tuple[str, ...]
     whole: bool = True
+    ids: tuple[str, ...] = ()
 
 
 def listing(*, source: str, root: Path, split: str, only_available: bool = False) -> Listing:
@@ -237,13 +239,17 @@ def examples(listings: Sequence[Listing], tasks: Mapping[str, Sequence[str]]) ->
             if list(classes).count(name) > 1:
                 raise UserError(f"task {task!r} is asked for class {name!r} twice: remove one")
     wanted = {c for classes in tasks.values() for c in classes}
-    chosen = [(one.source, *row) for one in listings for row in zip(one.images, one.labels, strict=True) if row[1] in wanted]
-    ids = tuple(image.stem if len(listings) == 1 else f"{source}/{image.stem}" for source, image, _ in chosen)
+    chosen = [
+        (f"{one.source}/{name}" if len(listings) > 1 else name, image, label)
+        for one in listings
+        for name, image, label in zip(one.ids or [i.stem for i in one.images], one.images, one.labels, strict=True)
+        if label in wanted
+    ]
     index = {task: {c: i for i, c in enumerate(classes)} for task, classes in tasks.items()}
     name = f"{'+'.join(sources)}/{listings[0].split}"
     return Examples(
         name=name if all(one.whole for one in listings) else f"{name}/available",
-        ids=ids,
+        ids=tuple(name for name, _, _ in chosen),
         images=[image for _, image, _ in chosen],
         tasks=tuple(Task(task, "category", tuple(classes), "softmax") for task, classes in tasks.items()),
         labels={task: np.array([of.get(label, IGNORE) for _, _, label in chosen], np.int32) for task, of in index.items()},

@@ -101,10 +101,10 @@ def _load_groups(path: Path, split: str | None, source: str, classes: Sequence[s
     every = _load_classes(path, split, source, None)
     names = every.tasks[0].labels
     labels = tuple(names[i] for i in every.labels[source])
-    listing = fine_grained.Listing(source, split or "", names, tuple(every.images), labels)
+    # file names repeat among the folders: paths tell the images apart
+    listing = fine_grained.Listing(source, split or "", names, tuple(every.images), labels, ids=every.ids)
     made = fine_grained.examples([listing], fine_grained.wanted([source], names, task="", classes=classes, named=groups))
-    place = dict(zip(every.images, every.ids, strict=True))  # file names repeat among the folders: paths tell the images apart
-    return replace(made, name=every.name, ids=tuple(place[image] for image in made.images))
+    return replace(made, name=every.name)
 
 
 def _load_classes(path: Path, split: str | None, task: str, classes: Sequence[str] | None) -> Examples:

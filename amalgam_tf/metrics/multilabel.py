@@ -78,10 +78,33 @@ def accuracy(*, truth: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean((scores > 0.5) == truth)) if len(truth) else math.nan
 
 
+def balanced_accuracy(*, truth: np.ndarray, scores: np.ndarray) -> float:
+    """Mean of the shares of the positives and of the negatives that are on the right side of 0.5: 1/2 for any constant answer.
+
+    Equal to `sklearn.metrics.balanced_accuracy_score`: where only one of the two occurs, its share alone.
+
+    Args:
+        truth: int [n].
+        scores: probabilities [n] in [0, 1].
+
+    Raises:
+        UserError: as `accuracy`.
+    """
+    truth, scores = _known(truth, scores)
+    each = [accuracy(truth=truth[truth == side], scores=scores[truth == side]) for side in np.unique(truth)]
+    return float(np.mean(each)) if each else math.nan
+
+
 def all_negative_accuracy(*, truth: np.ndarray) -> float:
     """Accuracy of always answering "no": what any accuracy has to beat. NaN without any known truth."""
     truth, _ = _known(truth, np.zeros(np.shape(truth)))
     return float(np.mean(truth == 0)) if len(truth) else math.nan
+
+
+def majority_rate(*, truth: np.ndarray) -> float:
+    """Accuracy of always giving the commoner answer, also where that is "yes" (CUST spec C14). NaN without any known truth."""
+    negatives = all_negative_accuracy(truth=truth)
+    return max(negatives, 1 - negatives)
 
 
 def prevalence(*, truth: np.ndarray) -> float:
@@ -91,8 +114,8 @@ def prevalence(*, truth: np.ndarray) -> float:
 
 
 AVERAGE_PRECISIONS = {"ap_11pt": ap_11pt, "ap_all": ap_all, "ap_sklearn": ap_sklearn}
-METRICS = {**AVERAGE_PRECISIONS, "accuracy": accuracy}
-TRIVIAL = {"all_negative_accuracy": all_negative_accuracy, "prevalence": prevalence}
+METRICS = {**AVERAGE_PRECISIONS, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy}
+TRIVIAL = {"all_negative_accuracy": all_negative_accuracy, "majority_rate": majority_rate, "prevalence": prevalence}
 
 
 def report(*, truth: dict[str, np.ndarray], scores: dict[str, np.ndarray]) -> dict:
@@ -103,8 +126,9 @@ def report(*, truth: dict[str, np.ndarray], scores: dict[str, np.ndarray]) -> di
         scores: task -> probabilities [n]; tasks without truth are left alone.
 
     Returns:
-        `{task: {ap_11pt, ap_all, ap_sklearn, accuracy, all_negative_accuracy, prevalence, positives, n}, ..., "mean": {the first six,
-        "ap_tasks": number of tasks with a positive}}`. Values in [0, 1], None for NaN; `n` counts the images with known truth.
+        `{task: {ap_11pt, ap_all, ap_sklearn, accuracy, balanced_accuracy, all_negative_accuracy, majority_rate, prevalence, positives, n},
+        ..., "mean": {all but the last two, "ap_tasks": number of tasks with a positive}}`. Values in [0, 1], None for NaN; `n` counts the
+        images with known truth.
 
     Raises:
         UserError: a task without scores, with scores that are not finite or no probabilities, or of wrong shape (it is named); a task

@@ -73,5 +73,14 @@ def row(reference: str) -> dict[str, str]:
     raise UserError(f"published table {name} has no row {wanted!r}: {did_you_mean(wanted, [k.partition('/')[2] for k in known])}")
 
 
+def rows(references: str) -> dict[str, dict[str, str]]:
+    """Several rows, their references separated by commas: reference -> row.
+
+    Raises:
+        UserError: as `row`.
+    """
+    return {reference: row(reference) for reference in references.split(",")}
+
+
 def _prefixes(cells: list[str]) -> list[str]:
     return ["/".join(cells[:k]) for k in range(1, len(cells) + 1)]

@@ -100,6 +100,26 @@ def block_losses(results: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=_DPI)
 
 
+@_styled
+def transfer_losses(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """The transfer loss of every tap over the steps of its phase (CUST eq. 2). False if none was measured.
+
+    Args:
+        rows: of a run's metrics.jsonl.
+        path: the PNG.
+    """
+    rows = [r for r in rows if any(key.startswith("transfer/") for key in r)]
+    if not rows:
+        return False
+    figure, ((axes,),) = _figure(1, 1, (6, 3.4))
+    for key in (k for k in rows[0] if k.startswith("transfer/")):
+        axes.plot([r["step"] for r in rows], [r[key] for r in rows], marker="." if len(rows) < 30 else "", label=key.partition("/")[2])
+    axes.set(xlabel="step", ylabel="transfer loss, mean over a batch", yscale="log")
+    axes.legend(fontsize=7, title="tap", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=_DPI)
+    return True
+
+
 # -- of several runs --------------------------------------------------------------------------------------------------
 @_styled
 def pareto(lines: Sequence[Line], before: Mapping[str, Mapping[int, Network]], ap: str, path: Path) -> None:

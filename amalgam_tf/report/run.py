@@ -1,9 +1,11 @@
-"""The report of one run: `report.md` and PNG figures from its `results.json`."""
+"""The report of one run: `report.md` and PNG figures from its `results.json`, and what it measured in training."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from amalgam_tf import published
+from amalgam_tf.errors import UserError
 from amalgam_tf.report import figures, text
 from amalgam_tf.report.runs import BEFORE, RESULTS, headline_ap, kept_streams, rule_of, rule_text
 from amalgam_tf.report.text import number, percent
@@ -17,7 +19,7 @@ def write(workdir: Path) -> Path:
     """Writes report.md and figures/ into a workdir that holds results.json; returns the report's path.
 
     Raises:
-        UserError: no results.json, or a published row that does not exist.
+        UserError: no results.json, a published row that does not exist, or a damaged metrics.jsonl where one is needed.
     """
     results = state.read_json(workdir / RESULTS)
     folder = workdir / "figures"
@@ -30,9 +32,14 @@ def write(workdir: Path) -> Path:
     if results.get("block_losses"):
         figures.block_losses(results, folder / "block_losses.png")
         lines += ["## Branch points", "", *_branches(results), "", "![block losses](figures/block_losses.png)", ""]
+    if results.get("selection"):
+        lines += ["## Selection", "", *_selection(results), ""]
+        if figures.transfer_losses(measured_in_training(workdir), folder / "transfer_losses.png"):
+            lines += ["![transfer losses](figures/transfer_losses.png)", ""]
     lines += [*_curve(results), "## Sizes", "", *_sizes(results), ""]
     if results["published_row"]:
-        lines += ["## Published", "", f"Stands beside `{results['published_row']}`: {published.row(results['published_row'])}", ""]
+        beside = [f"Stands beside `{name}`: {row}" for name, row in published.rows(results["published_row"]).items()]
+        lines += ["## Published", "", *(line for text in beside for line in (text, ""))]
     path = workdir / "report.md"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
@@ -46,19 +53,34 @@ def summary(workdir: Path) -> str:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    """Per-task lines of a Markdown table: AP and accuracy of the teachers and the student beside the all-negative predictor."""
+    """Per-task lines of a Markdown table: AP and accuracy of the teachers and the student beside the commonest answer."""
     return _teacher_table(results) if results["method"] == "teacher" else _student_table(results)
 
 
+def measured_in_training(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, in order; none if there is no such file.
+
+    Raises:
+        UserError: a row that cannot be read.
+    """
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        return [dict(json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} holds a row that is no JSON object ({error}): remove that row") from error
+
+
 def _trivial(row: dict[str, Any]) -> float | None:
-    return row.get("all_negative_accuracy", row.get("majority_rate"))
+    """Older results of binary tasks have the rate of "no" only."""
+    return row.get("majority_rate", row.get("all_negative_accuracy"))
 
 
 def _teacher_table(results: dict[str, Any]) -> list[str]:
     measured, ap = results["test"]["teacher"], headline_ap(results["test"]["data"])
     rows = [[name, number(v.get(ap)), percent(v["accuracy"]), percent(_trivial(v))] for name, v in measured["per_task"].items()]
     mean = measured["mean"]
-    rows.append(["**mean**", number(mean.get(ap)), percent(mean.get("accuracy")), percent(mean.get("all_negative_accuracy"))])
+    rows.append(["**mean**", number(mean.get(ap)), percent(mean.get("accuracy")), percent(_trivial(mean))])
     return text.table(["task", "AP", "accuracy %", "trivial %"], rows)
 
 
@@ -102,7 +124,12 @@ def _facts(results: dict[str, Any]) -> list[str]:
             else []
         ),
         f"* test data: {test['data']}, {test['images']} images (used for these numbers only)",
-        f"* AP: {average}; trivial: always saying no (binary) or the commonest class",
+        *(
+            [f"* {test['skipped']['count']} more test images could not be read and count nowhere (`results.json` lists them)"]
+            if "skipped" in test
+            else []
+        ),
+        f"* AP: {average}; trivial: always giving the commonest answer",
     ]
 
 
@@ -132,6 +159,25 @@ def _branches(results: dict[str, Any]) -> list[str]:
     )
     said = f"Divergence on the {part} images from the teacher in nats (0 is perfect); {chosen}."
     return [said, "", *text.table(["stream", "branch", *blocks], rows)]
+
+
+def _selection(results: dict[str, Any]) -> list[str]:
+    """Who teaches how much (CUST eqs. 5 and 6), and every teacher's accuracy beside the student's (spec C14)."""
+    test, rows = results["test"], []
+
+    def row(name: str, task: str, who: str, *chosen: str) -> list[str]:
+        measured = test[who]["per_task"][task]
+        return [name, *chosen, *(percent(measured.get(key)) for key in ("accuracy", "balanced_accuracy"))]
+
+    for task in results["tasks"]:
+        for stream, told in results["selection"].items():
+            name, _, teacher = stream.rpartition("@")
+            if name == task:
+                rows.append(row(stream, task, teacher, percent(told["share"]), number(told["entropy"])))
+        rows.append(row(f"{task}, student", task, "student", text.NOTHING, text.NOTHING))
+    said = "Selected: share of the held-out images on which this teacher of the task is followed. Entropy: its mean over all of them."
+    head = ["stream", "selected %", "entropy (nats)", "accuracy %", "balanced accuracy %"]
+    return [f"{said} Accuracies: test part.", "", *text.table(head, rows)]
 
 
 def _curve(results: dict[str, Any]) -> list[str]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from amalgam_tf.data import folder
+from amalgam_tf import data
+from amalgam_tf.data import folder, splits
 from amalgam_tf.data.examples import IGNORE, Examples
 from amalgam_tf.errors import UserError
 
@@ -197,3 +198,53 @@ class TestClassFolders:
         touch(root / "train" / "0.jpg")
         expect("holds 0.jpg beside its class folders", path=root, split="train", task="x")
         expect("data.task='x' names what class folders tell apart", path=write(root), task="x")
+
+
+class TestClassGroups:
+    """Halves and quarters of CIFAR-10 by their seeded groups; the file names are the same in every class."""
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        for split, count in (("train", 2), ("test", 1)):
+            for name in splits.load_groups("cifar10_halves").values():
+                for c in name:
+                    for i in range(count):
+                        touch(tmp_path / split / c / f"{i:04d}.png")
+        return tmp_path
+
+    def load(self, root, groups, split="train"):
+        return data.load({**data.DEFAULTS, "reader": "folder", "root": str(root), "task": "cifar10", "groups": groups}, split)
+
+    def test_two_tasks_without_truth_for_each_others_images(self, root):
+        halves, out = splits.load_groups("cifar10_halves"), self.load(root, "X1,X2")
+        assert [(t.name, t.kind, t.head, t.labels) for t in out.tasks] == [(h, "category", "softmax", halves[h]) for h in ("X1", "X2")]
+        assert len(out) == len(set(out.ids)) == 20 and out.name == "train"
+        for i, (image_id, path) in enumerate(zip(out.ids, out.images, strict=True)):
+            name = image_id.partition("/")[0]
+            assert path == root / "train" / image_id
+            for half, classes in halves.items():
+                assert out.labels[half][i] == (classes.index(name) if name in classes else IGNORE)
+
+    def test_a_joint_task_of_a_half_and_a_quarter_of_the_other(self, root):
+        half, quarter = splits.load_groups("cifar10_halves")["X1"], splits.load_groups("cifar10_quarters")["X2a"]
+        out = self.load(root, "X1+X2a", "test")
+        (task,) = out.tasks
+        assert (task.name, task.labels) == ("X1+X2a", (*half, *quarter))
+        found = {i.partition("/")[0]: task.labels[label] for i, label in zip(out.ids, out.labels["X1+X2a"], strict=True)}
+        assert found == {c: c for c in task.labels} and len(out) == 8
+
+    def test_a_half_is_the_same_images_alone_and_as_a_part(self, root):
+        """So that a component and its target split off the same held-out images."""
+        alone, both = self.load(root, "X2"), self.load(root, "X1,X2")
+        assert set(alone.ids) == {i for i, label in zip(both.ids, both.labels["X2"], strict=True) if label != IGNORE}
+
+    def test_refused(self, root):
+        path = root / "train"
+        expect("data.groups='X1' needs the set whose groups these are: name it by data.task", path=path, groups="X1")
+        expect("unknown group in data.groups 'X3'", path=path, task="cifar10", groups="X3")
+        expect("data.classes and data.groups both say which classes", path=path, task="cifar10", groups="X1", classes=("cat",))
+        expect("no class grouping is called 'animal_halves'", path=path, task="animal", groups="X1")
+        expect("class 'automobile' twice", path=path, task="cifar10", groups="X1+X1b")
+        for image in (path / "cat").iterdir():
+            image.unlink()
+        expect("'cat' is not a class of cifar10", path=path, task="cifar10", groups="X1")

@@ -79,6 +79,19 @@ def test_halves_and_quarters_of_customize(source, letter, count):
     assert all(0 < len(set(h) & set(q)) < len(q) for h in halves.values() for q in quarters.values())
 
 
+def test_halves_and_quarters_of_cifar10():
+    """As the files' own recipes draw them; a quarter is a part of one half, so that it can be auxiliary to the other."""
+    halves, quarters = splits.load_groups("cifar10_halves"), splits.load_groups("cifar10_quarters")
+    drawn = sorted(c for half in halves.values() for c in half)
+    random.Random(0).shuffle(drawn)
+    assert halves == {"X1": tuple(sorted(drawn[:5])), "X2": tuple(sorted(drawn[5:]))} and len(set(drawn)) == 10
+    again = random.Random(1)
+    for name, half in halves.items():
+        order = list(half)
+        again.shuffle(order)
+        assert (quarters[f"{name}a"], quarters[f"{name}b"]) == (tuple(sorted(order[:3])), tuple(sorted(order[3:])))
+
+
 def test_table_6_can_be_asked_for():
     wishes = [cell.replace("'", "q") for row in published.table("cust_table6_sources") for key, cell in row.items() if key != "dataset"]
     known = fine_grained.groups(fine_grained.SETS)

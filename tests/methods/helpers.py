@@ -1,6 +1,11 @@
-"""Tiny untrained teachers and configs for the tests of the methods."""
+"""Tiny untrained teachers and configs for the tests of the methods; and what holds a method's module against its paper."""
 
+import importlib
+import os
 from pathlib import Path
+import re
+import signal
+from types import ModuleType
 
 import keras
 
@@ -13,7 +18,7 @@ from configs import common
 SIZE = 16
 
 
-def teacher(name: str, tasks, seed: int, granularity: str = "stage", **more) -> Teacher:
+def teacher(name: str, tasks, seed: int, granularity: str = "stage", normalise: str = "centred", **more) -> Teacher:
     """A random resnet8 with lively batch-norm statistics and heads, so that teachers differ and say something."""
     tasks = tuple(t if isinstance(t, Task) else Task(t) for t in tasks)
     keras.utils.set_random_seed(seed)
@@ -24,7 +29,7 @@ def teacher(name: str, tasks, seed: int, granularity: str = "stage", **more) -> 
     for v in net.variables():
         if "moving_mean" in v.path:
             v.assign(keras.random.normal(v.shape, stddev=0.1, seed=seed))
-    return Teacher(name, net, tasks, Preprocessing.named("centred", SIZE), {"backbone": options})
+    return Teacher(name, net, tasks, Preprocessing.named(normalise, SIZE), {"backbone": options})
 
 
 def save_pool(folder: Path, tasks_by_teacher: dict[str, tuple], **more) -> dict[str, dict[str, str]]:
@@ -37,11 +42,65 @@ def save_pool(folder: Path, tasks_by_teacher: dict[str, tuple], **more) -> dict[
 def afk_config(teachers, tasks="*", **changes):
     """An AFK experiment on a few small scenes; dotted names change leaves."""
     config = common.afk("test", teachers)
-    config.data = common.scenes(train=40, test=24, size=SIZE)
-    config.data.cache_dir, config.data.hold_out = "", 0.3
+    config.data = few_scenes()
     config.tasks = tasks
     config.curve = False  # costs a whole net a block; tested on its own
     config.block.epochs = config.finetune.epochs = 1.0
     config.block.batch_size = config.finetune.batch_size = 8
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config
+
+
+def customize_config(teachers, tasks="*", stage="component", **changes):
+    """A CUST experiment on a few small scenes, whose binary tasks have two logits; dotted names change leaves."""
+    config = common.customize("test", teachers, stage=stage, width=0.5, backbone="resnet8")
+    config.data = few_scenes(binary_head="softmax2")
+    config.tasks = tasks
+    config.train.epochs, config.train.batch_size = 2.0, 8
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+def few_scenes(**changes):
+    data = common.scenes(train=40, test=24, size=SIZE)
+    data.update({"cache_dir": "", "hold_out": 0.3, **changes})
+    return data
+
+
+def interrupted(data, after: int):
+    """The same batches; Ctrl-C arrives in the middle of step `after`."""
+    original = data.dataset
+
+    def dataset(start, stop, rank=0, ranks=1):
+        for step, batch in enumerate(original(start, stop, rank, ranks), start + 1):
+            if step == after:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    object.__setattr__(data, "dataset", dataset)
+    return data
+
+
+def table_of(module: ModuleType, title: str) -> list[list[str]]:
+    """The cells of a table in a module's docstring."""
+    section = module.__doc__.split(f"\n{title}\n", 1)[1].split("\n\n")[0]
+    return [re.split(r"\s{2,}", line.strip()) for line in section.splitlines() if re.match(r"    \S", line)]
+
+
+def find(module: ModuleType, dotted: str):
+    """What a name in a docstring stands for: something of the module itself, or of a module of the package.
+
+    Raises:
+        AssertionError: nothing.
+    """
+    parts = dotted.split(".")
+    places = [(f"amalgam_tf.{'.'.join(parts[:i])}", parts[i:]) for i in range(1, len(parts))]
+    for name, attributes in [(module.__name__, parts), *places]:
+        try:
+            found = importlib.import_module(name)
+            for part in attributes:
+                found = getattr(found, "__dataclass_fields__", {}).get(part) or getattr(found, part)
+            return found
+        except (ImportError, AttributeError):
+            continue
+    raise AssertionError(f"{dotted} does not exist")

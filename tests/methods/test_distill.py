@@ -30,7 +30,7 @@ def test_loss_is_the_mean_over_streams_of_soft_cross_entropy(pool, tmp_path):
     """A task of two teachers is learned from both: four streams, three outputs."""
     setting = amalgamation.prepare(config_for(pool))
     with Run(tmp_path / "run", {}) as run:
-        student = distill.with_one_head(amalgamation.start_student(setting, run), setting, run)
+        student = amalgamation.with_one_head(amalgamation.start_student(setting, run), setting, run)
         phase = amalgamation.distillation_phase(setting, student, setting.streams, run, "distill")
         batch = next(iter(phase.data.dataset(0, 1)))
         loss, _ = phase.updates[0].loss(batch)
@@ -71,7 +71,7 @@ def test_head_is_a_mean_over_space_and_a_dense_layer(pool, tmp_path):
     setting = amalgamation.prepare(config_for(pool))
     with Run(tmp_path / "run", {}) as run:
         trunk = amalgamation.start_student(setting, run)
-        student = distill.with_one_head(trunk, setting, run)
+        student = amalgamation.with_one_head(trunk, setting, run)
     features = trunk.run(tf.zeros((2, SIZE, SIZE, 3)))
     kernel, bias = student.unique_tails[0].net.weights()
     by_hand = features.numpy().mean((1, 2)) @ kernel.numpy() + bias.numpy()

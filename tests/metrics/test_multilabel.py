@@ -2,18 +2,19 @@
 
 import json
 import math
+import warnings
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from amalgam_tf.errors import UserError
 from amalgam_tf.metrics import multilabel as ml
 
 APS = [ml.ap_11pt, ml.ap_all, ml.ap_sklearn]
-ALL = [*APS, ml.accuracy]
+ALL = [*APS, ml.accuracy, ml.balanced_accuracy]
 
 # Few distinct scores, so that ties are the rule; multiples of 1/16, so that affine maps of them are exact.
 CASE = st.lists(st.tuples(st.sampled_from([1, 0, -1]), st.integers(0, 16).map(lambda k: k / 16)), max_size=30)
@@ -110,7 +111,13 @@ class TestByHand:
     def test_trivial_predictors(self):
         truth, _ = split(self.pairs)
         assert ml.prevalence(truth=truth) == pytest.approx(2 / 5)
-        assert ml.all_negative_accuracy(truth=truth) == pytest.approx(3 / 5)
+        assert ml.all_negative_accuracy(truth=truth) == ml.majority_rate(truth=truth) == pytest.approx(3 / 5)
+        assert ml.majority_rate(truth=[1, 1, 0, -1]) == pytest.approx(2 / 3)  # the commoner answer is yes
+
+    def test_balanced_accuracy_counts_both_sides_the_same(self):
+        pairs = [(1, 0.9), (1, 0.4), (0, 0.1), (0, 0.2), (0, 0.3), (0, 0.7), (-1, 0.9)]
+        assert value(ml.balanced_accuracy, pairs) == pytest.approx((1 / 2 + 3 / 4) / 2)
+        assert value(ml.balanced_accuracy, [(t, 0.0) for t, _ in pairs]) == 0.5
 
     @pytest.mark.parametrize("tenth", range(1, 11))
     def test_a_recall_of_exactly_a_tenth_counts_as_reached(self, tenth):
@@ -137,6 +144,15 @@ class TestAgainstOthers:
         truth, scores = split([p for p in pairs if p[0] != -1])
         expected = average_precision_score(truth, scores) if truth.sum() else math.nan
         assert same(value(ml.ap_sklearn, pairs), expected)
+
+    @given(CASE)
+    @examples
+    def test_balanced_accuracy_is_that_of_sklearn(self, pairs):
+        truth, scores = split([p for p in pairs if p[0] != -1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one side alone
+            expected = balanced_accuracy_score(truth, scores > 0.5) if len(truth) else math.nan
+        assert same(value(ml.balanced_accuracy, pairs), expected)
 
     @given(UNTIED.filter(lambda pairs: any(t for t, _ in pairs)))
     @examples
@@ -220,6 +236,14 @@ def test_all_negative_is_the_accuracy_of_zeros(pairs):
     assert same(ml.all_negative_accuracy(truth=truth), expected)
 
 
+@given(CASE)
+@examples
+def test_majority_is_the_better_of_two_constant_answers(pairs):
+    truth, _ = split(pairs)
+    both = [ml.accuracy(truth=truth, scores=np.full(len(truth), answer)) for answer in (0.0, 1.0)]
+    assert same(ml.majority_rate(truth=truth), max(both))
+
+
 class TestRefused:
     @pytest.mark.parametrize("metric", ALL)
     @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -242,6 +266,8 @@ class TestRefused:
     def test_logits_as_probabilities(self):
         with pytest.raises(UserError, match="pass no logits"):
             value(ml.accuracy, [(1, 3.2), (0, -1.0)])
+        with pytest.raises(UserError, match="pass no logits"):
+            value(ml.balanced_accuracy, [(1, 3.2), (0, -1.0)])
 
 
 class TestReport:
@@ -255,7 +281,9 @@ class TestReport:
             "ap_all": 1.0,
             "ap_sklearn": 1.0,
             "accuracy": pytest.approx(2 / 3),
+            "balanced_accuracy": pytest.approx(3 / 4),
             "all_negative_accuracy": pytest.approx(1 / 3),
+            "majority_rate": pytest.approx(2 / 3),
             "prevalence": pytest.approx(2 / 3),
             "positives": 2,
             "n": 3,

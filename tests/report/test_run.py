@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from amalgam_tf import report
+from amalgam_tf.errors import UserError
 from tests.report import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,57 @@ def test_category_tasks_have_no_average_precision(tmp_path):
     text = written(tmp_path, results)
     assert cells(text, "pets") == ["pets", "teacher1", "-", "-", "80.0", "80.0", "25.0"]
     assert "per_task.png" not in text and not (tmp_path / "figures" / "per_task.png").exists()
+
+
+class TestSelection:
+    """Customize: who taught how much, C14's accuracies, the transfer losses over the steps."""
+
+    TEACHERS = {"S1": ["smile"], "S2": ["smile", "young"]}
+
+    def results(self):
+        results = fakes.student(0.9, method="customize", teachers=self.TEACHERS, taught=0.8)
+        results["tasks"] = ["smile", "young"]
+        del results["held_out"]
+        results["selection"] = {
+            "smile@S1": {"share": 0.75, "entropy": 0.25},
+            "smile@S2": {"share": 0.25, "entropy": 0.5},
+            "young@S2": {"share": 1.0, "entropy": 0.125},
+        }
+        for who, value in (("student", 0.7), ("S1", 0.6), ("S2", 0.5)):
+            for row in results["test"][who]["per_task"].values():
+                row.update(balanced_accuracy=value, majority_rate=0.95)
+        return results
+
+    def test_table(self, tmp_path):
+        text = written(tmp_path, self.results())
+        section = text.partition("## Selection")[2].partition("\n## ")[0]
+        rows = [[c.strip() for c in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| ")][2:]
+        assert rows == [
+            ["smile@S1", "75.0", "0.250", "80.0", "60.0"],
+            ["smile@S2", "25.0", "0.500", "80.0", "50.0"],
+            ["smile, student", "-", "-", "90.0", "70.0"],
+            ["young@S2", "100.0", "0.125", "80.0", "50.0"],
+            ["young, student", "-", "-", "90.0", "70.0"],
+        ]
+        assert "transfer_losses.png" not in text and not (tmp_path / "figures" / "transfer_losses.png").exists()
+
+    def test_trivial_is_the_commoner_answer_even_if_it_is_yes(self, tmp_path):
+        assert cells(written(tmp_path, self.results()), "smile")[-1] == "95.0"
+
+    def test_figure_of_the_transfer_losses(self, tmp_path):
+        rows = [{"phase": "transfer", "step": 0, "held_out/soft": 1.0}]
+        rows += [{"phase": "transfer", "step": s, "loss": 3.0, "transfer/stem": 1.0 / s, "transfer/b1": 2.0 / s} for s in (10, 20)]
+        tmp_path.joinpath("metrics.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+        assert "(figures/transfer_losses.png)" in written(tmp_path, self.results())
+        assert (tmp_path / "figures" / "transfer_losses.png").stat().st_size > 5000
+
+    def test_damaged_measurements(self, tmp_path):
+        tmp_path.joinpath("metrics.jsonl").write_text('{"step": 1\n')
+        with pytest.raises(UserError, match="metrics.jsonl holds a row that is no JSON object"):
+            written(tmp_path, self.results())
+
+    def test_other_methods_have_no_such_section(self, tmp_path):
+        assert "## Selection" not in written(tmp_path, fakes.student(0.9))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda p: f"{p.parent.name}/{p.stem}")

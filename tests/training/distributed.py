@@ -1,4 +1,4 @@
-"""`distributed.py one|mirrored net|student FOLDER`: on one device or on two logical CPUs (run by test_loop.py in its own process).
+"""`distributed.py one|mirrored net|student FOLDER`: on one device or on two logical CPUs (run by test_mirrored.py in its own process).
 
 `net` trains a small net, `student` a pool of teachers and its student by a config. The nets are test_multi_worker.py's too.
 """
