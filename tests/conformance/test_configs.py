@@ -11,12 +11,13 @@ import sys
 import pytest
 
 from amalgam_tf import published
-from amalgam_tf.data import scenes, voc
-from amalgam_tf.data.splits import load_groups
+from amalgam_tf.data import fine_grained, scenes, voc
+from amalgam_tf.data.splits import celeba_sources, load_groups
 from amalgam_tf.errors import UserError
 from amalgam_tf.methods import METHODS, load_config
 from amalgam_tf.tasks import parse
 from amalgam_tf.teachers import resolved
+from configs import common
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py") if p.name not in ("common.py", "__init__.py"))
@@ -51,7 +52,7 @@ def test_loads_plain_and_as_smoke(path, argument):
         assert config.method in METHODS
         json.dumps(config.to_dict())
         if config.published_row:
-            published.row(config.published_row)
+            published.rows(config.published_row)
     assert config.data.reader == "scenes"  # the smoke run needs no download
 
 
@@ -59,12 +60,22 @@ def test_loads_plain_and_as_smoke(path, argument):
 def test_named_tasks_and_teachers_exist(path, argument):
     config = load_config(f"{path}:{argument}" if argument else path)
     coco = [name for group in load_groups("coco_halves").values() for name in group]
-    known = {"voc": voc.CLASSES, "coco": coco, "scenes": [t.name for t in scenes.TASKS]}[config.data.reader]
-    assert {w.task for w in parse(config.tasks)} <= {*known, "*"}
+    attributes = [a for group in common.ATTRIBUTE_GROUPS for own in celeba_sources(group).values() for a in own]
+    vocabulary = {"voc": voc.CLASSES, "coco": coco, "scenes": [t.name for t in scenes.TASKS], "celeba": [*attributes, *common.FIG5]}
+    wanted = {w.task for w in parse(config.tasks)}
+    if config.data.groups:
+        sets = [config.data.task] if config.data.reader == "folder" else config.data.reader.split("+")
+        assert wanted == set(config.data.groups.split(",")) and set(re.split("[,+]", config.data.groups)) <= set(fine_grained.groups(sets))
+    else:
+        assert wanted <= {*vocabulary[config.data.reader], "*"}
     for name, entry in config.get("teachers", {}).items():
         teacher = load_config(entry.config)
-        assert teacher.method == "teacher" and teacher.name == name
-        assert {k: v for k, v in teacher.data.items()} == {k: v for k, v in config.data.items()}
+        assert teacher.name == name and (teacher.method == "teacher" or (teacher.method, teacher.stage) == ("customize", "component"))
+        assert dict(teacher.data) == {**config.data, **entry.get("data", {})}
+        if config.method == "customize":  # what the entry says it knows decides whether it is trained at all (`teachers.entries`)
+            assert not entry.get("tasks", "") or set(entry.tasks.split(",")) == set(teacher.tasks.split(","))
+            halves = {half for task in teacher.tasks.split(",") for half in (task, task.partition("+")[0])}
+            assert wanted & halves, f"{name} knows nothing of {config.tasks}"
 
 
 def flag(command, name):
@@ -109,19 +120,158 @@ def test_every_row_of_the_papers_tables_has_a_config():
     assert {"afk_fig3/bus", "afk_fig3/dog"} <= named
 
 
+class TestCustomize:
+    """Against the paper's tables and the words of spec C9, C10 and section 7.1."""
+
+    def test_every_row_of_its_tables_has_a_config(self):
+        named = {
+            row
+            for path, argument in arguments()
+            if path.startswith("configs/customize")
+            for row in load_config(f"{path}:{argument}" if argument else path).published_row.split(",")
+        }
+        for table in ("cust_table3", "cust_table5", "cust_table7", "cust_table8", "cust_table9"):
+            own = set(published.references(table))
+            assert own and own <= named, own - named
+
+    def test_target_widths_are_the_papers(self):
+        """7.1: 90 and 72 channels in the first stage."""
+        for path, channels in (
+            ("celeba.py:hair", 90),
+            ("celeba.py:hair,one_shot", 90),
+            ("celeba.py:hair,part", 45),
+            ("fine_grained.py:cub", 72),
+        ):
+            assert round(64 * load_config(f"configs/customize/{path}").student.width) == channels
+
+    @pytest.mark.parametrize("group", common.ATTRIBUTE_GROUPS)
+    def test_sources_of_one_attribute_see_different_parts_and_students_another(self, group):
+        """C9; and the source nets of all components of a group are those of the list, each once."""
+        target, seen = load_config(f"configs/customize/celeba.py:{group}"), []
+        for entry in target.teachers.values():
+            component = load_config(entry.config)
+            parts = [source.data.part for source in component.teachers.values()]
+            assert component.data.part == target.data.part == "6" and len({*parts, "6"}) == len(parts) + 1
+            seen += component.teachers
+            for name, source in component.teachers.items():
+                assert tuple(load_config(source.config).tasks.split(",")) == celeba_sources(group)[name]
+        assert sorted(seen) == sorted(celeba_sources(group))
+
+    def test_components_and_sources_of_a_group_are_shared(self):
+        """Every run of the hair group looks for a net in one folder, whatever else it is."""
+        folders: dict[str, set] = {}
+        for word in (
+            "hair",
+            "hair,two",
+            "hair,two_stage",
+            "hair,image",
+            "hair,one_shot",
+            "hair,component,Black_Hair",
+            "hair,component,Black_Hair,kd",
+        ):
+            config = load_config(f"configs/customize/celeba.py:{word}")
+            for name, entry in config.teachers.items():
+                folders.setdefault(name, set()).add(resolved(entry.path, Path(flag(config.command, "workdir"))))
+        assert len(folders) == 8 and all(len(found) == 1 for found in folders.values()), folders
+
+    def test_table_6(self):
+        """Every set's component nets have the source nets of its row; their joint heads hold the wanted half."""
+        for row in published.table("cust_table6_sources"):
+            own, found = row["dataset"].lower(), {}
+            for entry in load_config(f"configs/customize/fine_grained.py:{own}").teachers.values():
+                component = load_config(entry.config)
+                for name, source in component.teachers.items():
+                    found[name] = load_config(source.config).tasks
+                    assert component.tasks == found[name].partition("+")[0] == component.data.groups
+            assert found == {k: v.replace("'", "q") for k, v in row.items() if k != "dataset"}
+
+    def test_ablations(self):
+        """C13."""
+        expected = {"kd": ("all", False), "no_bridge": ("task", False), "no_selection": ("all", True), "": ("task", True)}
+        for word, (select, use) in expected.items():
+            config = load_config(f"configs/customize/celeba.py:hair,component,Brown_Hair,{word}")
+            assert (config.select, config.bridge.use) == (select, use)
+        one_shot, literal = (load_config(f"configs/customize/celeba.py:hair,{w}") for w in ("one_shot", "image"))
+        assert (one_shot.select, one_shot.bridge.sides, list(one_shot.teachers)) == ("task", "both", ["S1", "S2", "S3", "S4"])
+        assert (literal.select, literal.bridge.sides) == ("image", "student")
+
+    def test_the_tool_plans_every_net_before_those_that_need_it(self):
+        """In a process of its own, since its flags are global: each run once, its leaves fit its config, its teachers are there."""
+        script = (
+            "import json, sys; sys.path.insert(0, 'tools'); import customize_part as tool; tool.flags.FLAGS(['tool', '--epochs=0.3'])\n"
+            "print(json.dumps([(r.config, str(r.workdir), r.leaves(), len(r.teachers)) for r in tool.plan()]))"
+        )
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+        seen = []
+        for spec, workdir, leaves, teachers in json.loads(done.stdout):
+            config = load_config(spec)
+            config.update_from_flattened_dict(leaves)
+            needed = [str(resolved(entry.path, Path(workdir))) for entry in config.get("teachers", {}).values()]
+            assert set(needed) <= set(seen) and len(needed) == teachers and workdir not in seen
+            seen.append(workdir)
+        kinds = [w for w in seen if not re.search("/(sources|components)/", w)]
+        assert len([w for w in kinds if w.endswith("/hair/target")]) == 3 and len(seen) > 100
+        assert all(f"runs/customize_part/seed2/hair/components/Brown_Hair_{w}" in seen for w in ("kd", "no_bridge", "no_selection"))
+
+    def test_figure_5_grows_by_one_source_and_always_knows_the_attribute(self):
+        pools = [list(load_config(f"configs/customize/celeba.py:High_Cheekbones,n{n}").teachers) for n in range(1, 5)]
+        assert pools == [["S1", "S2", "S3", "S4"][:n] for n in range(1, 5)]
+        sources = common.attribute_sources("High_Cheekbones").values()
+        assert all(own[0] == "High_Cheekbones" and len(set(own)) == 3 for own in sources) and len({own[1:] for own in sources}) > 1
+
+    def test_the_papers_recipe(self):
+        """C8, by epochs."""
+        source = load_config("configs/teachers/celeba.py:hair,S1,paper").optimizer
+        assert (source.name, source.learning_rate, source.momentum, source.weight_decay) == ("sgd", 1e-4, 0.9, 5e-4)
+        component, dogs = (
+            load_config("configs/customize/celeba.py:hair,component,Brown_Hair,paper").train,
+            load_config("configs/customize/fine_grained.py:dogs,paper").train,
+        )
+        assert (component.optimizer.name, component.optimizer.learning_rate, component.epochs, component.batch_size) == (
+            "adam",
+            1e-4,
+            50,
+            64,
+        )
+        assert [round(m * component.epochs, 9) for m in component.optimizer.milestones] == [5, 10, 15, 20, 25]
+        assert [round(m * dogs.epochs, 9) for m in dogs.optimizer.milestones] == [50, 100, 150]
+        assert source.schedule == component.optimizer.schedule == dogs.optimizer.schedule == "halve"
+
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ("hair,Black_Hair", "say `component` and one attribute"),
+            ("hair,component", "say `component` and one attribute"),
+            ("mouth,component,Black_Hair", "group mouth has component nets of Big_Lips, Smiling.*, not of Black_Hair"),
+            ("mouth,two_stage", "a target net of mouth does not take two_stage: it takes image, two, three"),
+            ("hair,component,Bangs,image", "the component net of Bangs does not take image: it takes kd"),
+            ("Arched_Eyebrows", "say `component` and one attribute.*or n1 to n4"),
+            ("hair,part,paper", "takes one of paper, part"),
+        ],
+    )
+    def test_words_that_do_not_go_together(self, argument, message):
+        with pytest.raises(UserError, match=message):
+            load_config(f"configs/customize/celeba.py:{argument}")
+
+
 def binary(name, *flags):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", f"amalgam_tf.bin.{name}", *map(str, flags)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
-# One of each kind: both methods' students, stages and units, a pool of scenes. `run_tests.sh --all` smokes every config.
+# One of each kind: all methods' students, stages and units, a pool of scenes, targets of attributes and of categories.
+# `run_tests.sh --all` smokes every config.
 SMOKED = [
     ("configs/quickstart.py", ""),
     ("configs/teachers/voc2012_part.py", ""),
     ("configs/afk/voc2012_part.py", ""),
     ("configs/afk/voc2012_part.py", "distill"),
     ("configs/afk/fig3.py", ""),
+    ("configs/customize/celeba.py", "hair,two"),
+    ("configs/customize/fine_grained.py", "dogs"),
 ]
 
 
@@ -131,7 +281,12 @@ def test_smoke_run(path, argument, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["tasks"] and results["test"]["images"] > 0 and results["seconds"] > 0
-    figures = {"teacher": (), "distill": ("figures/per_task.png",), "afk": ("figures/per_task.png", "figures/block_losses.png")}
+    figures = {
+        "teacher": (),
+        "distill": ("figures/per_task.png",),
+        "afk": ("figures/per_task.png", "figures/block_losses.png"),
+        "customize": ("figures/transfer_losses.png",),
+    }
     for name in ("config.json", "train.log", "metrics.jsonl", "decisions.json", "report.md", *figures[results["method"]]):
         assert (tmp_path / name).stat().st_size > 0, name
     assert list((tmp_path / "tb").iterdir()) and list((tmp_path / "checkpoints").iterdir())

@@ -69,7 +69,7 @@ class TestSchedule:
             optimizers.schedule({"learning_rate": 1, "schedule": "step"}, 4)
 
     def test_halving_of_customize(self):
-        """C8: by half at epochs 5, 10, 15, 20 and 25 of 50, here of 2 steps each; each milestone's own step is the first of the lower rate."""
+        """C8: by half at epochs 5, 10, 15, 20 and 25 of 50, here of 2 steps each; the milestone itself has the lower rate."""
         milestones = (0.1, 0.2, 0.3, 0.4, 0.5)
         expected = [1e-4 / 2 ** min(epoch // 5, 5) for epoch in range(50) for _ in range(2)]
         np.testing.assert_allclose(rates(100, 100, learning_rate=1e-4, schedule="halve", milestones=milestones), expected, rtol=1e-6)
