@@ -126,7 +126,9 @@ class TestSelection:
         assert "## Selection" not in written(tmp_path, fakes.student(0.9))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize(
+    "path", [p for p in sorted((ROOT / "results").rglob("*.json")) if p.name != "benchmark.json"], ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
 def test_committed_results_render(tmp_path, path):
     results = json.loads(path.read_text())
     text = written(tmp_path, results)
