@@ -24,7 +24,7 @@ def test_two_logical_devices_give_the_single_device_result(tmp_path):
     assert losses[0] != losses[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_two_logical_devices_amalgamate_like_one(tmp_path):
     """A pool of teachers and its student: the same losses (Adam carries round-off on into the weights), and the same choices."""
     one, two = distributed("student", tmp_path)

@@ -126,7 +126,7 @@ class TestTwoProcesses:
         assert rows(folder / "parts") == rows(folder / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_whole_amalgamation_with_its_teachers(tmp_path):
     """The train binary: both teachers and the student against one process, by the same config."""
     flags = ["-m", "amalgam_tf.bin.train", "--config=configs/quickstart.py:student,smoke"]
