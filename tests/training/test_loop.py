@@ -1,9 +1,11 @@
 """Durable runs: exact resume, declared variables, decisions, NaN stop, workdir rules, precision and strategies."""
 
+import gc
 import json
 import os
 import signal
 import time
+import weakref
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ import tensorflow as tf
 from amalgam_tf.data.pipeline import Batches
 from amalgam_tf.errors import UserError
 from amalgam_tf.models.blocks import BlockNet
-from amalgam_tf.training import state
+from amalgam_tf.training import loop, state
 from amalgam_tf.training.loop import Interrupted, Run
 from amalgam_tf.training.phase import Phase, Update
 
@@ -161,6 +163,20 @@ class TestPhase:
             run.phase(phase(net, "two"))
             spent = run.progress.phase_seconds
             assert list(spent) == ["one", "two"] and min(spent.values()) > 0 and sum(spent.values()) < run.seconds() - 0.2
+
+    def test_step_function_is_made_once_and_freed_behind_its_phase(self, tmp_path, monkeypatch):
+        """A run of 16 blocks must not keep 16 graphs."""
+        made, original = [], loop.step_function
+
+        def counted(*args):
+            step = original(*args)
+            made.append(weakref.ref(step))
+            return step
+
+        monkeypatch.setattr(loop, "step_function", counted)
+        train(tmp_path)
+        gc.collect()
+        assert len(made) == 2 and [step() for step in made] == [None, None]
 
     def test_keep_best_restores_the_best_weights(self, tmp_path):
         net, losses, seen = small_net(), iter([9.0, 3.0, 1.0, 2.0]), []
