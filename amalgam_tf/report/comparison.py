@@ -5,7 +5,7 @@ from pathlib import Path
 import re
 
 from amalgam_tf.errors import UserError, one_of
-from amalgam_tf.report import figures, paper, seeds, text
+from amalgam_tf.report import customize, customize_seeds, figures, paper, seeds, text
 from amalgam_tf.report.runs import FinishedRun, groups, read
 
 
@@ -14,8 +14,9 @@ def compare(
 ) -> str:
     """Writes the comparisons that runs allow into a folder, and returns them as text.
 
-    Runs that name a row of one of AFK's tables stand beside that table: `{table}.md`, `{table}.csv`, for fig. 3 also `.png`. All others
-    are summarised by test part and task list: `summary_{test part}.md` and files beside it (`seeds.write`).
+    Runs that name a row of one of AFK's or Customize's tables stand beside that table: `{table}.md`, `{table}.csv`, for AFK's fig. 3 also
+    `.png`. All others are summarised: those of Customize together, `summary_customize.md` (`customize_seeds.write`); the rest by test part
+    and task list, `summary_{test part}.md` and files beside it (`seeds.write`).
 
     Args:
         places: workdirs, results files or patterns of them.
@@ -30,28 +31,37 @@ def compare(
     """
     one_of("--metric", metric, paper.METRICS)
     if table:
-        one_of("--table", table, paper.TABLES)
+        one_of("--table", table, (*paper.TABLES, *customize.TABLES))
     if summary and not re.fullmatch(r"[\w.+-]+", summary):
         raise UserError(f"--summary={summary!r} becomes part of file names: use letters, digits and _ . + - only")
     if resamples < 1:
         raise UserError(f"--resamples must be at least 1, not {resamples}")
     runs, notes = read(places)
+    ours = [r for r in runs if r.method == customize.METHOD]
     named = {t: [r for r in runs if paper.table_of(r.results) == t] for t in paper.TABLES}
+    named |= {t: customize.named(t, ours) for t in customize.TABLES}
     if table and not named[table]:
         rows = ", ".join(sorted({r.results.get("published_row") or "none" for r in runs}))
         raise UserError(f"--table={table}: no run names a row of it; the published rows they name: {rows}")
-    folder = _folder(Path(output))
-    said, files = [*(f"note: {n}" for n in notes)], []
-    for name in [table] if table else [t for t in paper.TABLES if named[t]]:
-        markdown, written = _beside_table(name, named[name], metric, folder)
-        said, files = [*said, markdown], [*files, *written]
+    jobs: list[tuple[str, list[FinishedRun]]] = []  # of one experiment each
     if summary:
         jobs = [(summary, _one_experiment(runs))]
-    else:
-        jobs = [] if table else _experiments([r for r in runs if not paper.table_of(r.results)], runs)
+    elif not table:
+        unnamed = [r for r in runs if not any(r is n for of in named.values() for n in of)]
+        jobs = _experiments([r for r in unnamed if r.method != customize.METHOD], runs)
+        if own := [r for r in unnamed if r.method == customize.METHOD]:
+            jobs.append(("summary_customize", own))
+    folder = _folder(Path(output))
+    said, files = [*(f"note: {n}" for n in notes)], []
+    for name in [table] if table else [t for t, of in named.items() if of]:
+        beside = (
+            customize.beside_table(name, named[name], folder)
+            if name in customize.TABLES
+            else _beside_table(name, named[name], metric, folder)
+        )
+        said, files = [*said, beside[0]], [*files, *beside[1]]
     for name, members in jobs:
-        found, found_notes = groups(members)
-        markdown, written = seeds.write(name, found, found_notes, folder, resamples)
+        markdown, written = _summarised(name, members, folder, resamples)
         said, files = [*said, markdown], [*files, *written]
     return "\n\n".join([*said, "\n".join(f"wrote {f}" for f in files)])
 
@@ -62,6 +72,13 @@ def _folder(output: Path) -> Path:
     except OSError as error:
         raise UserError(f"--output={output} cannot be made ({error.strerror}): choose another folder") from error
     return output
+
+
+def _summarised(name: str, members: Sequence[FinishedRun], folder: Path, resamples: int) -> tuple[str, list[Path]]:
+    if any(r.method == customize.METHOD for r in members):
+        sources = [r for r in members if r.method == "teacher"]
+        return customize_seeds.write(name, [r for r in members if r.method == customize.METHOD], sources, folder, resamples)
+    return seeds.write(name, *groups(members), folder, resamples)
 
 
 def _beside_table(table: str, runs: Sequence[FinishedRun], metric: str, folder: Path) -> tuple[str, list[Path]]:
@@ -80,11 +97,15 @@ def _beside_table(table: str, runs: Sequence[FinishedRun], metric: str, folder: 
 
 
 def _one_experiment(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """All of them, if that makes sense.
+    """All of them, if that makes sense. Runs of Customize may differ in tasks and test parts: they are shown by family.
 
     Raises:
-        UserError: runs of different test parts, or students of different labels.
+        UserError: runs of different test parts, students of different labels, or of Customize and another method.
     """
+    if ours := [r for r in runs if r.method == customize.METHOD]:
+        if other := [r for r in runs if r.method not in (customize.METHOD, "teacher")]:
+            raise UserError(f"--summary: {ours[0].name} is of Customize and {other[0].name} of {other[0].method}: summarise one method")
+        return list(runs)
     first = runs[0]
     for run in runs:
         if run.test_set != first.test_set:

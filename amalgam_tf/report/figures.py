@@ -19,10 +19,12 @@ COLOURS = {
     "distill": "#54a24b",
     "curve": "#79706e",
     "guess": "#bab0ac",
+    "component": "#72b7b2",
 }
 OTHER_COLOUR = "#439894"
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 _DPI = 130
+_TEST_METRICS = {"accuracy": "accuracy % (test)", "balanced_accuracy": "balanced accuracy % (test)"}
 _MOST_STREAMS = 10  # more lines than these cannot be told apart
 
 
@@ -287,6 +289,108 @@ def _curve_of_task(axes, results, task: str, metric: str, hue: str, printed: Map
     for key, width in (("teacher_AP", 0.8), ("target_AP", 1.8)):
         if key in printed:
             axes.axhline(printed[key], color=hue, linestyle=":", linewidth=width)
+
+
+class OnTask(NamedTuple):
+    """One network on one task: metric -> a value a seed, in percent; `kind` is the colour, a key of `COLOURS`."""
+
+    task: str
+    name: str
+    kind: str
+    values: Mapping[str, Sequence[float]]
+
+
+class Stages(NamedTuple):
+    """One row of panels of `stages`.
+
+    Attributes:
+        title: of the row.
+        bars: of a task those next to each other, in order.
+        majority: task -> accuracy of always the commonest class, in percent.
+    """
+
+    title: str
+    bars: Sequence[OnTask]
+    majority: Mapping[str, float]
+
+
+@_styled
+def stages(panels: Sequence[Stages], path: Path) -> bool:
+    """Customize's source nets, component and target net of every task: left accuracy with the majority rate as a line, right balanced
+    accuracy; medians over seeds, whiskers from min to max. False if there is nothing to draw.
+    """
+    if not panels:
+        return False
+    longest = max(len(p.bars) + len(p.majority) for p in panels)
+    figure, grid = _figure(len(panels), 2, (max(7, 0.5 * longest + 2), 2.9 * len(panels)))
+    for row, panel in zip(grid, panels, strict=True):
+        for axes, (metric, label) in zip(row, _TEST_METRICS.items(), strict=True):
+            _bars_of_tasks(axes, panel, metric)
+            axes.set_ylabel(label)
+        row[0].set_title(panel.title, fontsize=8, loc="left")
+    names = {"teachers": "source nets", "component": "component net", "student": "target net"}
+    handles = [grid[0, 0].bar([0], [0], color=colour(kind)) for kind in names]
+    handles.append(grid[0, 0].plot([], [], color="black", linewidth=1.5)[0])
+    figure.legend(handles, [*names.values(), "majority class"], loc="outside lower center", ncols=4, fontsize=8)
+    figure.savefig(path, dpi=_DPI)
+    return True
+
+
+def _bars_of_tasks(axes, panel: Stages, metric: str) -> None:
+    x, ticks, every = 0.0, {}, []
+    for task, majority in panel.majority.items():
+        own = [b for b in panel.bars if b.task == task]
+        places = [x + i for i in range(len(own))]
+        for place, bar in zip(places, own, strict=True):
+            low, middle, high = (f(bar.values[metric]) for f in (min, statistics.median, max))
+            axes.bar([place], [middle], 0.9, color=colour(bar.kind), yerr=[[middle - low], [high - middle]], ecolor="#333333")
+            every += [low, high]
+        if metric == "accuracy":
+            axes.hlines(majority, places[0] - 0.5, places[-1] + 0.5, color="black", linewidth=1.5)
+            every.append(majority)
+        ticks[task], x = (places[0] + places[-1]) / 2, places[-1] + 2
+    axes.set_xticks(list(ticks.values()), list(ticks), rotation=20, ha="right", fontsize=8)
+    axes.set_ylim(max(0, min(every) - 5), min(100, max(every) + 3))  # from 0 a point of difference would not be seen
+
+
+class SourceCurve(NamedTuple):
+    """One task of Customize's fig. 5: number of source nets -> metric -> a value a seed, in percent.
+
+    Attributes:
+        task: its name.
+        component: of the component net.
+        sources: mean of its source nets.
+    """
+
+    task: str
+    component: Mapping[int, Mapping[str, Sequence[float]]]
+    sources: Mapping[int, Mapping[str, Sequence[float]]]
+
+
+@_styled
+def number_of_sources(curves: Sequence[SourceCurve], path: Path) -> bool:
+    """Customize's fig. 5: a row a task, over the number of source nets; left accuracy with the majority rate, right balanced accuracy.
+    Medians over seeds, bands from min to max. False if there is nothing to draw.
+    """
+    if not curves:
+        return False
+    figure, grid = _figure(len(curves), 2, (8, 2.9 * len(curves)))
+    for row, curve in zip(grid, curves, strict=True):
+        for axes, (metric, label) in zip(row, _TEST_METRICS.items(), strict=True):
+            for name, kind, of in (("component net", "component", curve.component), ("mean of its source nets", "teachers", curve.sources)):
+                counts = list(of)
+                low, middle, high = ([f(of[n][metric]) for n in counts] for f in (min, statistics.median, max))
+                axes.plot(counts, middle, marker=".", color=colour(kind), label=name)
+                axes.fill_between(counts, low, high, color=colour(kind), alpha=0.2, linewidth=0)
+            if metric == "accuracy":
+                rate = statistics.median(next(iter(curve.component.values()))["majority_rate"])
+                axes.axhline(rate, color="black", linewidth=1, label="majority class")
+            axes.set(xlabel="number of source nets", ylabel=label, xticks=counts)
+        row[0].set_title(curve.task, fontsize=8, loc="left")
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8)
+    figure.savefig(path, dpi=_DPI)
+    return True
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]):

@@ -35,17 +35,26 @@ class Scored:
     networks: Mapping[str, Scores]
 
 
+def arrays_of(run: FinishedRun) -> dict[str, np.ndarray]:
+    """Everything in the scores of a run, as `evaluate.write_scores` writes it.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    try:
+        with np.load(run.scores, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # a ZIP breaks in many ways
+        raise UserError(f"{run.scores} is damaged ({type(error).__name__}): delete it, or evaluate the run again") from error
+
+
 def load(run: FinishedRun) -> Scored:
     """Reads the scores of a run.
 
     Raises:
         UserError: a damaged file, or one that lacks a task or a network; the sentence names file and key.
     """
-    try:
-        with np.load(run.scores, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # a ZIP breaks in many ways
-        raise UserError(f"{run.scores} is damaged ({type(error).__name__}): delete it, or evaluate the run again") from error
+    arrays = arrays_of(run)
 
     def column(key: str) -> np.ndarray:
         if key not in arrays:

@@ -13,7 +13,7 @@ from amalgam_tf.errors import UserError
 from amalgam_tf.training import state
 
 _BLOCK = re.compile(r"b(\d+)(?:_\d+)?")
-RESULTS, SCORES = "results.json", "scores.npz"
+RESULTS, SCORES, CONFIG = "results.json", "scores.npz", "config.json"
 TEACHERS, STUDENT, BEFORE = "teachers", "student", "student_before_finetune"
 
 
@@ -25,11 +25,13 @@ class FinishedRun:
         name: what the user called it: a workdir or a file.
         results: its content.
         scores: the scores.npz beside it; None if there is none.
+        config: content of the config.json beside it; None if there is none.
     """
 
     name: str
     results: Mapping[str, Any]
     scores: Path | None = None
+    config: Mapping[str, Any] | None = None
 
     @property
     def seed(self) -> int:
@@ -120,7 +122,7 @@ def read(places: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
     found: dict[Path, FinishedRun] = {}
     notes = []
     for place in [p.strip() for p in places if p.strip()]:
-        matched = sorted(glob.glob(place, recursive=True)) if glob.has_magic(place) else [place]
+        matched = [m for m in sorted(glob.glob(place, recursive=True)) if not _inside_run(Path(m))] if glob.has_magic(place) else [place]
         if not matched:
             raise UserError(f"--runs: nothing matches {place!r}: give workdirs, results.json files, or a pattern in quotes")
         files = {m: Path(m) / RESULTS if Path(m).is_dir() else Path(m) for m in matched}
@@ -136,6 +138,11 @@ def read(places: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
     return list(found.values()), notes
 
 
+def _inside_run(path: Path) -> bool:
+    """Whether a pattern reached into a workdir: its config.json and checkpoints are no runs, and need no note."""
+    return path.name != RESULTS and (path.parent / RESULTS).is_file() and not (path / RESULTS).is_file()
+
+
 def _read_one(name: str, file: Path) -> FinishedRun:
     if not file.exists():
         if file.parent.is_dir() and file.name == RESULTS:
@@ -145,8 +152,10 @@ def _read_one(name: str, file: Path) -> FinishedRun:
     state.check_format(results, file)
     if missing := [k for k in ("method", "seed", "tasks", "test", "sizes") if k not in results]:
         raise UserError(f"--runs: {file} has no {', '.join(missing)}: it is not the {RESULTS} of a run")
-    scores = file.with_name(SCORES)  # of any other file the folder may hold several, and the scores would be of another run
-    return FinishedRun(name, results, scores if file.name == RESULTS and scores.is_file() else None)
+    if file.name != RESULTS:  # the folder may hold several, and what lies beside it would be of another run
+        return FinishedRun(name, results)
+    scores, config = file.with_name(SCORES), file.with_name(CONFIG)
+    return FinishedRun(name, results, scores if scores.is_file() else None, state.read_json(config) if config.is_file() else None)
 
 
 # -- what a results file says ------------------------------------------------------------------------------------------

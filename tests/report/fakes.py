@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amalgam_tf.metrics import multilabel
+from amalgam_tf.metrics import categorical, multilabel
 
 TASKS = {"teacher1": ["cat", "dog"], "teacher2": ["bus"]}
 BLOCKS = ("b1", "b2", "b3", "b4")
@@ -141,3 +141,62 @@ def experiment(folder: Path, seeds=(0, 1, 2), n: int = 60, **more) -> list[Path]
         for k, (name, own) in enumerate(TASKS.items()):
             found.append(save(folder / f"{name}_{seed}", teacher(0.9, own, seed=seed, images=n) | {"seconds": 100.0 * (k + 1)}))
     return found
+
+
+# -- Customize --------------------------------------------------------------------------------------------------------
+HAIR = {"Black_Hair": ("S1", "S2"), "Blond_Hair": ("S3", "S4"), "Brown_Hair": ("S5", "S6", "S7"), "Bangs": ("S8", "S9")}
+WORDS = {"KD": ("all", False), "without transfer bridge": ("task", False), "without teacher selection": ("all", True)}  # table 8
+
+
+def on_task(accuracy: float, *, balanced: float | None = None, majority: float = 0.75, n: int = 100) -> dict:
+    """What a network measured on one task; balanced accuracy 0.1 below accuracy."""
+    return {"accuracy": accuracy, "balanced_accuracy": accuracy - 0.1 if balanced is None else balanced, "majority_rate": majority, "n": n}
+
+
+def customize(value: float, tasks, *, taught=None, stage="component", select="task", argument="", data="celeba/test", **more) -> dict:
+    """A student of Customize with accuracy `value` on every task; the i-th teacher of a task has 0.02 i more than 0.80.
+
+    Args:
+        value: its accuracy.
+        tasks: what it knows.
+        taught: teacher -> tasks; by default the source nets of `HAIR`, of a target net one component net a task.
+        stage, select: as in results.json.
+        argument: of the config that made it.
+        data: name of the test part.
+        more: of `common`.
+    """
+    results = common("customize", data=data, **more)
+    results["command"] = f"python -m amalgam_tf.bin.train --config=configs/customize/celeba.py:{argument} --workdir=runs/x"
+    if taught is None:
+        taught = {s: [t] for t in tasks for s in HAIR[t]} if stage == "component" else {f"C_{t}": [t] for t in tasks}
+    results |= {"stage": stage, "select": select, "tasks": list(tasks), "teachers": {k: list(v) for k, v in taught.items()}}
+    n = results["test"]["images"]
+    known = {t: [name for name, own in taught.items() if t in own] for t in tasks}
+    results["test"]["student"] = {"per_task": {t: on_task(value, n=n) for t in tasks}}
+    for name, own in taught.items():
+        results["test"][name] = {"per_task": {t: on_task(0.80 + 0.02 * known[t].index(name), n=n) for t in own}}
+    sizes = {"student": 22e6 if stage == "target" else 11e6, **dict.fromkeys(taught, 11e6)}
+    results["sizes"] = {k: {"parameters": int(v), "flops": int(300 * v), "latency_ms": v / 1e6} for k, v in sizes.items()}
+    return results
+
+
+def customize_scores(folder: Path, results: dict, truth: dict[str, np.ndarray], seed: int) -> Path:
+    """Saves a run whose results are measured from drawn scores: every network is right on about its accuracy's share of the images."""
+    draw, scores = np.random.default_rng(seed), {}
+    for who in ("student", *results["teachers"]):
+        per_task = results["test"][who]["per_task"]
+        scores[who] = {}
+        for task, row in per_task.items():
+            right = draw.random(len(truth[task])) < row["accuracy"]
+            if truth[task].max() <= 1:
+                scores[who][task] = np.where(right == (truth[task] == 1), 0.9, 0.1).astype(np.float32)
+                module = multilabel
+            else:
+                chosen = np.where(right, np.maximum(truth[task], 0), (truth[task] + 1) % 3)
+                scores[who][task] = np.eye(3, dtype=np.float32)[chosen]
+                module = categorical
+            measured = {k: getattr(module, k)(truth=truth[task], scores=scores[who][task]) for k in ("accuracy", "balanced_accuracy")}
+            per_task[task] = {**measured, "majority_rate": module.majority_rate(truth=truth[task]), "n": int((truth[task] >= 0).sum())}
+    save(folder, results)
+    save_scores(folder, {t: truth[t] for t in results["tasks"]}, scores, draw.permutation(len(next(iter(truth.values())))))
+    return folder
