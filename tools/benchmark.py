@@ -4,8 +4,8 @@
     python tools/benchmark.py --only=step,pipeline --repeats=5
 
 Sections: step (an AFK step early, in the middle and late: ours, its pieces, naive), run (all 16 blocks), precision, growth (teachers and
-blocks), sizes (students against their teachers), pipeline, scenes. Writes OUTPUT.json and OUTPUT.md. Synthetic images, random teachers:
-nothing is downloaded and nothing is learned.
+blocks), customize (a step of each stage), sizes (students against their teachers), pipeline, scenes. Writes OUTPUT.json and OUTPUT.md.
+Synthetic images, random teachers: nothing is downloaded and nothing is learned.
 """
 
 from collections.abc import Callable, Mapping
@@ -109,7 +109,7 @@ class Bench:
         """The step of AFK's block phase on a ready batch."""
         from amalgam_tf.methods import afk
 
-        return self._step(afk.block_phase(self.setting, self.student, k, self.filters, self.prefix, self.run))
+        return self.step(afk.block_phase(self.setting, self.student, k, self.filters, self.prefix, self.run))
 
     def naive(self, k: int) -> Callable[[], Any]:
         """The same step with the frozen prefix and the teachers' outputs computed inside, nothing folded."""
@@ -131,7 +131,7 @@ class Bench:
             return amalgamation.total(amalgamation.customised_losses(setting.streams, logits, targets, False))
 
         phase = afk.block_phase(setting, self.student, k, self.filters, self.prefix, self.run)
-        return self._step(replace(phase, updates=[replace(phase.updates[0], loss=loss)]))
+        return self.step(replace(phase, updates=[replace(phase.updates[0], loss=loss)]))
 
     def pieces(self, k: int) -> dict[str, Callable[[], Any]]:
         """What a step cannot do without, each alone: the block forth and back, every teacher's rest forth and back to its input."""
@@ -194,14 +194,15 @@ class Bench:
     def _batch(batches) -> dict[str, Any]:
         return next(iter(batches.dataset(0, 1)))
 
-    def _step(self, phase) -> Callable[[], Any]:
+    @staticmethod
+    def step(phase) -> Callable[[], Any]:
         import tensorflow as tf
 
         from amalgam_tf.training import optimizers, step
 
         (update,) = phase.updates
         made = optimizers.build(update.optimizer, update.trains, steps=phase.steps)
-        function, batch = step.step_function([update], [made], tf.distribute.get_strategy()), self._batch(phase.data)
+        function, batch = step.step_function([update], [made], tf.distribute.get_strategy()), Bench._batch(phase.data)
         return lambda: float(function(batch)["loss"])
 
 
@@ -291,6 +292,83 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]
 """
 
 
+def customize() -> list[dict[str, Any]]:
+    """A step of Customize, ResNet-18 at 64 px, where each teacher runs on the images it teaches; and where all run on all images."""
+    from dataclasses import replace
+
+    from amalgam_tf.methods import customize as method
+    from amalgam_tf.training.loop import Run
+
+    rows = []
+    for stage, teachers, width in (("component", 3, 0.5), ("target", 4, 45 / 64)):
+        setting = customize_setting(stage, teachers, width)
+        with Run(Path(tempfile.mkdtemp(prefix="benchmark-")), {}) as made:
+            parts = method.start(setting, made)
+            everyone = setting.config.copy_and_resolve_references()
+            everyone.select = "all"
+            calls = {
+                "ours": Bench.step(method.transfer_phase(setting, parts, made)),
+                "all": Bench.step(method.transfer_phase(replace(setting, config=everyone), parts, made)),
+                "student": student_alone(parts),
+            }
+            t = interleaved(calls, _REPEATS.value)
+        named = f"{stage} of {teachers}"
+        rows.append(
+            {
+                "step": named,
+                "ours ms": 1e3 * t["ours"],
+                "all on all / ours": t["all"] / t["ours"],
+                "ours / student alone": t["ours"] / t["student"],
+            }
+        )
+    return rows
+
+
+def student_alone(parts) -> Callable[[], Any]:
+    """The student's own way forth and back."""
+    import tensorflow as tf
+
+    weights, x = [v.value for v in parts.student.weights()], tf.zeros((BATCH, _SIZE.value, _SIZE.value, 3))
+
+    @tf.function(autograph=False)
+    def alone(x):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            y = tf.reduce_sum(parts.tapped.run(x, training=True)[1])
+        return tape.gradient(y, weights)
+
+    return lambda: alone(x)[0].numpy()
+
+
+def customize_setting(stage: str, teachers: int, width: float):
+    """A setting of Customize with random teachers: sources of one task, or components of one task each."""
+    import keras
+    import numpy as np
+
+    from amalgam_tf import amalgamation, models
+    from amalgam_tf.data.transforms import Preprocessing
+    from amalgam_tf.tasks import Task
+    from amalgam_tf.teachers import Stream, Teacher
+    from configs import common
+
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    size, pool = _SIZE.value, []
+    for i in range(teachers):
+        net = models.classifier("resnet18", input_size=size, outputs=2, granularity="stage", width=0.5)
+        task = Task("l" if stage == "component" else f"l{i}", head="softmax2")
+        pool.append(Teacher(f"t{i}", net, (task,), Preprocessing.named("centred", size)))
+    config = common.customize("", {t.name: {"path": "", "config": ""} for t in pool}, stage=stage, width=width)
+    config.train.batch_size = BATCH
+    streams = tuple(Stream(t.tasks[0], t.name) for t in pool)
+    images = Synthetic(
+        {part: np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), np.uint8) for part in ("train", "held_out")}
+    )
+    rng = np.random.default_rng(1)
+    targets = {part: {str(s): rng.normal(size=(2, IMAGES, 2)).astype(np.float32) for s in streams} for part in ("train", "held_out")}
+    return amalgamation.Setting(config, streams, tuple(pool), tuple(pool), images, pool[0].preprocessing, targets)
+
+
 def sizes() -> list[dict[str, Any]]:
     """Students whose tasks leave at one block, against their two teachers: parameters, FLOPs, latency and memory of one image."""
     from amalgam_tf import branching, evaluate
@@ -363,7 +441,7 @@ def scenes() -> list[dict[str, Any]]:
     return [{"renderer": "64 px", "images / s": 150 / t["64"]}]
 
 
-SECTIONS = {f.__name__: f for f in (step, run, precision, growth, sizes, pipeline, scenes)}
+SECTIONS = {f.__name__: f for f in (step, run, precision, growth, customize, sizes, pipeline, scenes)}
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

@@ -68,7 +68,7 @@ from amalgam_tf.models.blocks import BlockNet, named_variables, safe_name
 from amalgam_tf.models.taps import TAPS, TappedNet
 from amalgam_tf.planning import Line, Plan
 from amalgam_tf.tasks import Task
-from amalgam_tf.teachers import Stream, Teacher, foreign_data
+from amalgam_tf.teachers import Stream, Teacher, foreign_data, split_rows
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
@@ -164,7 +164,7 @@ def customised_loss(setting: Setting, parts: Parts, batch: Mapping[str, tf.Tenso
 
 def soft_losses(setting: Setting, parts: Parts, rows: tf.Tensor, targets: Mapping[str, tf.Tensor], share: Mapping[str, tf.Tensor]):
     """Eq. 7 of every stream, as far as it teaches: stream -> [batch]."""
-    logits = split(setting.tasks, rows)
+    logits = split_rows(rows, setting.tasks)
     return {
         str(s): share[str(s)]
         * losses.soft_target(
@@ -175,10 +175,6 @@ def soft_losses(setting: Setting, parts: Parts, rows: tf.Tensor, targets: Mappin
         )
         for s in setting.streams
     }
-
-
-def split(tasks: Sequence[Task], rows: tf.Tensor) -> dict[str, tf.Tensor]:
-    return dict(zip((t.name for t in tasks), tf.split(rows, [t.outputs for t in tasks], axis=-1), strict=True))
 
 
 def transfer_losses(
