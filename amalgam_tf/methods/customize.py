@@ -67,7 +67,6 @@ from amalgam_tf.models.adapters import Bridge, meeting_size
 from amalgam_tf.models.blocks import BlockNet, named_variables, safe_name
 from amalgam_tf.models.taps import TAPS, TappedNet
 from amalgam_tf.planning import Line, Plan
-from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Stream, Teacher, foreign_data, split_rows
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
