@@ -1,6 +1,5 @@
 """tools/import_teacher.py: models that know nothing of this package become teachers, and a student is amalgamated from two of them."""
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -16,6 +15,7 @@ from amalgam_tf import methods
 from amalgam_tf.errors import UserError
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import CARD, Student, Teacher
+from tests import loading
 from tests.methods.helpers import SIZE, afk_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,14 +91,8 @@ def process(*arguments, package=True, cwd=None):
 
 @pytest.fixture(scope="module")
 def tool():
-    """The tool as a module; its flags do not stay in a process where other programs define theirs."""
-    before = set(flags.FLAGS)
-    spec = importlib.util.spec_from_file_location("import_teacher", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    for flag in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, flag)
+    with loading.tool("import_teacher") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """kill -9 in a phase, between phases, in the middle of a save: tools/kill_test.py in short, and that it can say DIFFERENT."""
 
-import importlib.util
 import os
 from pathlib import Path
 import re
@@ -10,6 +9,7 @@ import sys
 import pytest
 
 from amalgam_tf.errors import UserError
+from tests import loading
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "kill_test.py"
@@ -17,10 +17,8 @@ TOOL = ROOT / "tools" / "kill_test.py"
 
 @pytest.fixture(scope="module")
 def kill_test():
-    spec = importlib.util.spec_from_file_location("kill_test", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with loading.tool("kill_test") as module:
+        yield module
 
 
 @pytest.mark.slow
