@@ -32,8 +32,9 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
          folder of images; its labels are never used).
     A6   one optimizer and one full schedule per block; `block.restart_schedule=False` runs one schedule over all blocks. Switches
          `block.optimizer`, `block.epochs`.
-    A7   gate of the filter: `two_sigmoid` starts as the identity; it and `linear` measured alike and better than `sigmoid`
-         (results/README.md), which is the paper-literal preset `paper`. Switch `filter.gate`, `filter.reduction`, `filter.bias`.
+    A7   gate of the filter: `two_sigmoid` starts as the identity. From ImageNet it and `linear` measured better than `sigmoid`, the
+         paper-literal preset `paper`, at every block but the last; from scratch the three are alike (results/README.md). Switch
+         `filter.gate`, `filter.reduction`, `filter.bias`.
     A8   soft targets (eq. 7). Switch `targets=hard`.
     A9   blocks are those the teachers were cut into (their card), the stem belongs to the first. The paper's are residual units
          (`granularity=unit`, preset `paper`); our default is stages, four times cheaper. DenseNet: four blocks.
