@@ -22,7 +22,7 @@ from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.models.folding import folded
 from amalgam_tf.tasks import Task
-from amalgam_tf.teachers import Pool, Stream, Student, Teacher, columns, entries, in_blocks, in_precision, resolved
+from amalgam_tf.teachers import Pool, Stream, Student, Teacher, columns, entries, foreign_data, in_blocks, in_precision, resolved
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import Phase, Update
 
@@ -54,7 +54,7 @@ class Setting:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The wanted tasks, each once."""
-        return tuple({s.task.name: s.task for s in self.streams}.values())
+        return tasks_of(self.streams)
 
     @property
     def hard(self) -> bool:
@@ -66,6 +66,10 @@ class Setting:
     def weight(self, stream: Stream) -> float:
         """lambda_n of the stream's teacher, by default 1."""
         return float(self.config.teacher_weights[stream.teacher])
+
+    def notes(self) -> list[str]:
+        """What the user should know of teachers and images before the run."""
+        return [*foreign_data(self.teachers, self.config.data), *self.images.notes]
 
     def fingerprint(self) -> str:
         """Over teachers and all images: a run that goes on with others would mix two experiments."""
@@ -94,8 +98,21 @@ class Images:
 
 
 # -- entering ---------------------------------------------------------------------------------------------------------
+def load_pool(config: Any, workdir: Path = Path()) -> dict[str, Teacher]:
+    """The trained teachers that a config's tasks can need, by name; `{workdir}` in their paths stands for `workdir`.
+
+    Raises:
+        UserError: whatever their entries and folders have wrong.
+    """
+    return {name: Teacher.load(resolved(entry.path, workdir), name) for name, entry in entries(config).items()}
+
+
 def prepare(
-    config: Any, workdir: Path = Path(), check: Callable[[Sequence[Teacher]], None] = lambda teachers: None, fold: bool = False
+    config: Any,
+    workdir: Path = Path(),
+    check: Callable[[Sequence[Teacher]], None] = lambda teachers: None,
+    fold: bool = False,
+    pool: Mapping[str, Teacher] | None = None,
 ) -> Setting:
     """Loads the teachers, resolves the wanted tasks, reads the images and computes the teachers' outputs once.
 
@@ -104,17 +121,17 @@ def prepare(
         workdir: what `{workdir}` in the teachers' paths stands for.
         check: what else a method wants of the needed teachers; called before any image is read.
         fold: make folded copies of the teachers (`Setting.frozen`).
+        pool: what `load_pool` returns, if it is loaded already.
 
     Raises:
         UserError: whatever teachers, tasks or data find wrong; teachers that read images of different sizes, or describe one task in
             different ways.
     """
     one_of("targets", config.targets, ("soft", "hard"))
-    pool = {name: Teacher.load(resolved(entry.path, workdir), name) for name, entry in entries(config).items()}
-    streams, teachers = chosen(config, pool)
+    streams, teachers = chosen(config, load_pool(config, workdir) if pool is None else pool)
     check(teachers)
     size = teachers[0].preprocessing.size
-    images = Images(config, size, list({s.task.name: s.task for s in streams}.values()))
+    images = Images(config, size, tasks_of(streams))
     own = config.student.normalise
     preprocessing = Preprocessing.named(own, size) if own else teachers[0].preprocessing
     targets = {part: teacher_targets(streams, teachers, images, part) for part in ("train", "held_out")}
@@ -143,6 +160,11 @@ def chosen(config: Any, pool: Mapping[str, Teacher]) -> tuple[tuple[Stream, ...]
         )
     check_same_tasks(streams)
     return streams, needed
+
+
+def tasks_of(streams: Sequence[Stream]) -> tuple[Task, ...]:
+    """The tasks of some streams, each once."""
+    return tuple({s.task.name: s.task for s in streams}.values())
 
 
 def check_same_tasks(streams: Sequence[Stream]) -> None:
@@ -192,15 +214,25 @@ def _pretrained(setting: Setting, weights: str) -> BlockNet:
         raise UserError(
             f"student.weights={weights} needs a known backbone, but the card of teacher {first.name} names none: use none or teacher"
         )
-    expected = models.normalisation(backbone["backbone"], weights)
-    if setting.preprocessing != Preprocessing.named(expected, setting.preprocessing.size):
-        raise UserError(
-            f"student.weights={weights} expects its input normalised as {expected}, but the student reads it otherwise "
-            f"(student.normalise={setting.config.student.normalise or 'as teacher ' + first.name}): set student.normalise={expected}"
-        )
+    check_normalised(setting, backbone["backbone"])
     options = {k: backbone[k] for k in ("granularity", "width")}
     net = models.classifier(backbone["backbone"], input_size=first.preprocessing.size, outputs=1, weights=weights, **options)
     return net.joined(net.stages()) if wanted == "stage" and backbone["granularity"] == "unit" else net
+
+
+def check_normalised(setting: Setting, backbone: str) -> None:
+    """Refuses ready weights of a backbone (`student.weights`) with an input they were not made for (A20).
+
+    Raises:
+        UserError: as said.
+    """
+    student, weights = setting.config.student, setting.config.student.weights
+    expected = models.normalisation(backbone, weights)
+    if setting.preprocessing != Preprocessing.named(expected, setting.preprocessing.size):
+        raise UserError(
+            f"student.weights={weights} expects its input normalised as {expected}, but the student reads it otherwise "
+            f"(student.normalise={student.normalise or 'as teacher ' + setting.teachers[0].name}): set student.normalise={expected}"
+        )
 
 
 def with_one_head(trunk: BlockNet, setting: Setting, run: Run) -> Branched:
@@ -364,9 +396,7 @@ def finish(
     card = {"name": "student", "teachers": {t.name: t.card["sha256"] for t in setting.teachers}, "recipe": setting.config.to_dict()}
     if as_teacher:
         card |= {**as_teacher, "measured": {**test.account(), "teacher": measured["student"]}}
-        (tail,) = student.unique_tails
-        blocks = {**{n: student.trunk.block(n) for n in student.trunk.names}, "head": tail.net.block(0)}
-        component = Teacher(card["name"], BlockNet(blocks), student.tasks, setting.preprocessing, card)
+        component = Teacher(card["name"], student.chain(), student.tasks, setting.preprocessing, card)
         run.write(lambda: component.save(run.workdir / "teacher"))
     else:
         run.write(lambda: Student(model, student.tasks, setting.preprocessing, card).save(run.workdir / "student"))

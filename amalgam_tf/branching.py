@@ -62,14 +62,23 @@ class Branched:
         return tuple(next(x for x in tail.tasks if x.name == name) for name, tail in self.tails.items())
 
     def run(self, x, training: bool = False, part: str = "all") -> dict[str, Any]:
-        """[batch, height, width, 3] -> task name -> logits [batch, outputs]; with `training`, only `part` uses batch statistics."""
+        """[batch, height, width, 3] -> task name -> logits [batch, outputs] or maps; with `training`, only `part` uses batch statistics."""
         taps = self.trunk.taps(x, training=training and part != "tails")
+        return self.run_tails(taps, training and part != "trunk")
+
+    def run_tails(self, taps: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
+        """What the trunk wrote, by block (those where tails leave, at least) -> task name -> logits, or maps."""
         logits = {}
         for tail in self.unique_tails:
-            rows = tail.run(taps[tail.at], training=training and part != "trunk")
+            rows = tail.run(taps[tail.at], training=training)
             ends = np.cumsum([t.outputs for t in tail.tasks])
-            logits |= {t.name: rows[:, end - t.outputs : end] for t, end in zip(tail.tasks, ends, strict=True)}
+            logits |= {t.name: rows[..., end - t.outputs : end] for t, end in zip(tail.tasks, ends, strict=True)}
         return {name: logits[name] for name in self.tails}
+
+    def chain(self) -> BlockNet:
+        """A net with one tail, which reads the whole trunk as it is, as one chain of blocks over the same weights."""
+        (tail,) = self.unique_tails
+        return BlockNet({n: net.block(n) for net in (self.trunk, tail.net) for n in net.names})
 
     def named_variables(self, role: str) -> dict[str, keras.Variable]:
         named = self.trunk.named_variables(role)

@@ -17,11 +17,15 @@ import numpy as np
 import tensorflow as tf
 
 from amalgam_tf import data
+from amalgam_tf.data import pipeline
 from amalgam_tf.models.blocks import BlockNet, multiply_adds, parameters
 
 LONG = 2e13  # multiply-adds of a run that shows its plan unasked: some minutes on two cores
 _PROCESS = 0.8e9  # bytes of a process that has imported TensorFlow and trained a small net
 _SET_UP = 3.0  # seconds of tracing, of a checkpoint and of figures for one line of the plan
+
+
+steps = pipeline.steps_of  # a plan counts them as the batches do
 
 
 class Counts(NamedTuple):
@@ -85,11 +89,6 @@ def counts(config: Any) -> Counts:
     return Counts(*(len(p) for p in parts), views=2 if config.flip else 1)
 
 
-def steps(epochs: float, images: int, batch_size: int) -> int:
-    """As `data.pipeline.Batches.steps`."""
-    return max(1, round(epochs * images / batch_size))
-
-
 def work(net: BlockNet) -> list[float]:
     """Multiply-adds of one image through each block."""
     return [float(multiply_adds(net.block(name))) for name in net.names]
@@ -128,6 +127,11 @@ def training(trained: float, others: float, step: float) -> float:
 def pixels(counted: Counts, size: int) -> float:
     """Bytes of the decoded images of all parts."""
     return (counted.train + counted.held_out + counted.test) * size * size * 3.0
+
+
+def caches(counted: Counts, size: int, outputs: int) -> float:
+    """Bytes of what a student's run caches: the decoded images, and so many outputs of its teachers for every training image and view."""
+    return pixels(counted, size) + 4.0 * counted.train * counted.views * outputs
 
 
 def seconds_per_multiply_add(net: BlockNet, batch: int = 32) -> float:

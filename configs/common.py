@@ -41,6 +41,11 @@ def one(words: set[str], choices: Sequence[str], default: str = "") -> str:
     return named[0] if named else default or choices[0]
 
 
+def joined(*words: str) -> str:
+    """A config's argument from words, the empty ones left out."""
+    return ",".join(filter(None, words))
+
+
 def base(command: str, method: str) -> ConfigDict:
     """What every experiment has."""
     return ConfigDict(

@@ -205,7 +205,7 @@ class Batches:
 
     def steps(self, epochs: float) -> int:
         """Number of steps in so many passes over the images, at least one."""
-        return max(1, round(epochs * len(self.images) / self.batch_size))
+        return steps_of(epochs, len(self.images), self.batch_size)
 
     def indices(self, step: int) -> np.ndarray:
         """[batch] image indices of a step: a fresh permutation every epoch, nothing dropped."""
@@ -248,6 +248,11 @@ class Batches:
         else:
             images = transforms.crop(images, batch.pop("boxes"), self.size)
         return {"images": transforms.flip(images, batch["view"]), **batch}
+
+
+def steps_of(epochs: float, images: int, batch_size: int) -> int:
+    """Number of steps in so many passes over so many images, at least one."""
+    return max(1, round(epochs * images / batch_size))
 
 
 @functools.lru_cache(maxsize=4)  # two epochs meet in a batch, and the next phase has another seed

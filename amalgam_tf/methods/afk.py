@@ -95,7 +95,7 @@ from amalgam_tf.models.adapters import GATES, ChannelFilter
 from amalgam_tf.models.blocks import BlockNet, multiply_adds, named_variables, parameters, safe_name
 from amalgam_tf.planning import Line, Plan
 from amalgam_tf.prefix import Prefix
-from amalgam_tf.teachers import Stream, Teacher, foreign_data, resolved
+from amalgam_tf.teachers import Stream, Teacher, resolved
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
@@ -302,7 +302,7 @@ def check_alike(teachers: Sequence[Teacher]) -> None:
 def train(config: Any, run: Run) -> dict[str, Any]:
     """Amalgamates the student of a config, saves it to `workdir/student` and returns the results."""
     setting = enter(config, run.workdir)
-    for note in [*foreign_data(setting.teachers, config.data), *setting.images.notes]:
+    for note in setting.notes():
         run.say(note)
     if config.branch.blocks_from:
         run.adopt(resolved(config.branch.blocks_from, run.workdir), "blocks", BLOCK_SETTINGS, setting.fingerprint())
@@ -367,7 +367,7 @@ def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
         lines,
         net,
         disk=2 * 3 * (student + tails) + student + (student + tails),  # two checkpoints with slots, the snapshot, the student
-        caches=planning.pixels(images, teachers[0].preprocessing.size) + 4 * views * sum(s.task.outputs for s in streams),
+        caches=planning.caches(images, teachers[0].preprocessing.size, sum(s.task.outputs for s in streams)),
         memory=planning.training(student + tails, 2 * tails, batch) + 2 * kept,
         notes=["fine-tuning, disk and memory: for a student whose tasks all leave at the first block"],
     )

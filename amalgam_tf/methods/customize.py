@@ -58,16 +58,15 @@ import numpy as np
 import tensorflow as tf
 
 from amalgam_tf import choice, losses, models, planning
-from amalgam_tf.amalgamation import Setting, chosen, finish, prepare, with_one_head
+from amalgam_tf.amalgamation import Setting, check_normalised, chosen, finish, prepare, tasks_of, with_one_head
 from amalgam_tf.branching import Branched, mean_over
-from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models import check_start
 from amalgam_tf.models.adapters import Bridge, meeting_size
 from amalgam_tf.models.blocks import BlockNet, named_variables, safe_name
 from amalgam_tf.models.taps import TAPS, TappedNet
 from amalgam_tf.planning import Line, Plan
-from amalgam_tf.teachers import Stream, Teacher, foreign_data, split_rows
+from amalgam_tf.teachers import Stream, Teacher, split_rows
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
@@ -250,10 +249,8 @@ def transfer_phase(setting: Setting, parts: Parts, run: Run) -> Phase:
 def start(setting: Setting, run: Run) -> Parts:
     """A new student of the wanted backbone, the bridges to its teachers and the scales."""
     config = setting.config
-    trunk = new_trunk(setting, run)
-    student = with_one_head(trunk, setting, run)
-    head = student.unique_tails[0].net
-    tapped = TappedNet(BlockNet({**{n: trunk.block(n) for n in trunk.names}, "head": head.block(0)}), config.bridge.tap)
+    student = with_one_head(new_trunk(setting, run), setting, run)
+    tapped = TappedNet(student.chain(), config.bridge.tap)
     teachers = {t.name: TappedNet(in_stages(t.net), config.bridge.tap) for t in setting.teachers}
     bridges = {}
     if config.bridge.use:
@@ -322,7 +319,7 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     check_choices(config)
     setting = prepare(config, run.workdir)
     check_setting(setting)
-    for note in [*foreign_data(setting.teachers, config.data), *setting.images.notes]:
+    for note in setting.notes():
         run.say(note)
     student = amalgamate(setting, run)
     backbone = {"backbone": config.student.backbone, "input_size": setting.preprocessing.size, "width": config.student.width}
@@ -356,7 +353,7 @@ def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
         ],
         net,
         disk=2 * 4 * weights + weights,
-        caches=planning.pixels(images, size) + 4 * views * sum(s.task.outputs for s in streams),
+        caches=planning.caches(images, size, sum(s.task.outputs for s in streams)),
         memory=planning.training(
             weights, sum(planning.weights(t.net) for t in teachers), settings.batch_size * sum(planning.activations(net))
         ),
@@ -366,7 +363,7 @@ def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
 def untrained(config: Any, pool: Mapping[str, Teacher]) -> Teacher:
     """The component that a config is going to train, with random weights: for plans."""
     streams, teachers = chosen(config, pool)
-    tasks, student = tuple({s.task.name: s.task for s in streams}.values()), config.student
+    tasks, student = tasks_of(streams), config.student
     options = {"granularity": "stage", "width": student.width, "outputs": sum(t.outputs for t in tasks)}
     net = models.classifier(student.backbone, input_size=teachers[0].preprocessing.size, **options)
     return Teacher(config.name, net, tasks, teachers[0].preprocessing)
@@ -406,7 +403,5 @@ def check_setting(setting: Setting) -> None:
     if config.select == "image" and len(set(classes.values())) > 1:
         told = ", ".join(f"{name}: {n}" for name, n in classes.items())
         raise UserError(f"select=image compares entropies over different numbers of classes ({told}): set select=task")
-    weights, size = config.student.weights, setting.preprocessing.size
-    expected = models.normalisation(config.student.backbone, weights)
-    if weights != "none" and setting.preprocessing != Preprocessing.named(expected, size):
-        raise UserError(f"student.weights={weights} expects its input normalised as {expected}: set student.normalise={expected}")
+    if config.student.weights != "none":
+        check_normalised(setting, config.student.backbone)

@@ -32,7 +32,7 @@ from amalgam_tf.branching import PARTS
 from amalgam_tf.errors import one_of
 from amalgam_tf.models import check_start
 from amalgam_tf.planning import Line, Plan
-from amalgam_tf.teachers import Teacher, foreign_data
+from amalgam_tf.teachers import Teacher
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS
@@ -42,7 +42,7 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     """Distils the student of a config, saves it to `workdir/student` and returns the results."""
     check_choices(config)
     setting = prepare(config, run.workdir)
-    for note in [*foreign_data(setting.teachers, config.data), *setting.images.notes]:
+    for note in setting.notes():
         run.say(note)
     run.decide("inputs", dict, of=setting.fingerprint())
     student = with_one_head(start_student(setting, run), setting, run)
@@ -71,7 +71,7 @@ def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
         ],
         net,
         disk=2 * 3 * weights + weights,
-        caches=planning.pixels(images, teachers[0].preprocessing.size) + 4 * views * sum(s.task.outputs for s in streams),
+        caches=planning.caches(images, teachers[0].preprocessing.size, sum(s.task.outputs for s in streams)),
         memory=planning.training(weights, 2 * len(teachers) * weights, settings.batch_size * sum(planning.activations(net))),
     )
 

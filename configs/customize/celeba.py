@@ -88,7 +88,7 @@ def _component(group: str, attribute: str, variant: str, scale: str):
         last = names[-1]
         sources = {**{n: sources[n] for n in names[:-1]}, f"{last}_resnet50": _source(group, last, "resnet50", scale)}
     entries = {name: {"path": f"{{workdir}}/../../sources/{name}", **entry} for name, entry in sources.items()}
-    word = _joined(group, "" if variant in NETS else "component", "" if group in common.FIG5 else attribute, variant, scale)
+    word = common.joined(group, "" if variant in NETS else "component", "" if group in common.FIG5 else attribute, variant, scale)
     folder = f"components/{attribute}{variant and '_' + variant}"
     config = common.customize(_command(word, group, folder, scale), entries, stage="component")
     config.name, config.tasks = f"C_{attribute}", attribute
@@ -120,10 +120,14 @@ def _target(group: str, variant: str, scale: str):
         }
     else:
         entries = {
-            f"C_{t}": {"path": f"{{workdir}}/../components/{t}", "config": f"{FILE}:{_joined(group, 'component', t, scale)}", "tasks": t}
+            f"C_{t}": {
+                "path": f"{{workdir}}/../components/{t}",
+                "config": f"{FILE}:{common.joined(group, 'component', t, scale)}",
+                "tasks": t,
+            }
             for t in tasks
         }
-    command = _command(_joined(group, variant, scale), group, f"target_{variant}" if variant else "target", scale)
+    command = _command(common.joined(group, variant, scale), group, f"target_{variant}" if variant else "target", scale)
     config = common.customize(command, entries, stage="target", width=90 / 64)
     config.tasks, config.published_row = ",".join(tasks), ",".join(rows)
     if variant == "one_shot":
@@ -135,12 +139,8 @@ def _target(group: str, variant: str, scale: str):
 
 def _source(group: str, name: str, backbone: str, scale: str) -> dict:
     """What trains a source net, and the leaf of the data section that is its own: its part of the train split (C9)."""
-    config = f"configs/teachers/celeba.py:{_joined(group, name, backbone, scale)}"
+    config = f"configs/teachers/celeba.py:{common.joined(group, name, backbone, scale)}"
     return {"config": config, "data": {"part": str(common.sources_part(name))}}
-
-
-def _joined(*words: str) -> str:
-    return ",".join(filter(None, words))
 
 
 def _command(argument: str, group: str, folder: str, scale: str) -> str:

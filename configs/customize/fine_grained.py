@@ -45,7 +45,7 @@ def _component(own: str, half: str, scale: str):
     entries = {
         name: {
             "path": f"{{workdir}}/../../sources/{name}",
-            "config": f"configs/teachers/fine_grained.py:{_joined(own, name, scale)}",
+            "config": f"configs/teachers/fine_grained.py:{common.joined(own, name, scale)}",
             "data": {"reader": f"{own}+{PARTNERS[own]}", "groups": groups},
         }
         for name, groups in known.items()
@@ -62,7 +62,7 @@ def _target(own: str, scale: str):
     entries = {
         f"C_{half}": {
             "path": f"{{workdir}}/../components/{half}",
-            "config": f"{FILE}:{_joined(own, half, scale)}",
+            "config": f"{FILE}:{common.joined(own, half, scale)}",
             "tasks": half,
             "data": {"groups": half},
         }
@@ -75,12 +75,8 @@ def _target(own: str, scale: str):
     return config
 
 
-def _joined(*words: str) -> str:
-    return ",".join(filter(None, words))
-
-
 def _command(own: str, half: str, folder: str, scale: str) -> str:
     return (
-        f"python -m amalgam_tf.bin.train --config={FILE}:{_joined(own, half, scale)} "
+        f"python -m amalgam_tf.bin.train --config={FILE}:{common.joined(own, half, scale)} "
         f"--workdir=runs/cust_fine_grained{scale and '_' + scale}/{own}/{folder} --config.data.root=fine_grained"
     )

@@ -29,7 +29,7 @@ def get_config(argument: str = ""):
     if name not in sources:
         raise common.UserError(f"{group} has the source nets {', '.join(sources)}, not {name}")
     part, key = scale == "part", f"{name}_resnet50" if ready else name
-    word = ",".join(filter(None, (group, name, "resnet50" if ready else "", scale)))
+    word = common.joined(group, name, "resnet50" if ready else "", scale)
     config = common.teacher(
         f"python -m amalgam_tf.bin.train --config=configs/teachers/celeba.py:{word} "
         f"--workdir=runs/cust_celeba{scale and '_' + scale}/{group}/sources/{key} --config.data.root=celeba",

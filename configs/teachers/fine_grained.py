@@ -25,7 +25,7 @@ def get_config(argument: str = ""):
     row = next(r for r in published.table("cust_table6_sources") if r["dataset"].lower() == own)
     known = row[name].replace("'", "q")
     config = common.teacher(
-        f"python -m amalgam_tf.bin.train --config=configs/teachers/fine_grained.py:{','.join(filter(None, (own, name, scale)))} "
+        f"python -m amalgam_tf.bin.train --config=configs/teachers/fine_grained.py:{common.joined(own, name, scale)} "
         f"--workdir=runs/cust_fine_grained{scale and '_' + scale}/{own}/sources/{name} --config.data.root=fine_grained",
         name,
         [known],

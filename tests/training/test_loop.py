@@ -2,8 +2,6 @@
 
 import gc
 import json
-import os
-import signal
 import time
 import weakref
 
@@ -18,6 +16,7 @@ from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.training import loop, state
 from amalgam_tf.training.loop import Interrupted, Run
 from amalgam_tf.training.phase import Phase, Update
+from tests.methods.helpers import interrupted
 
 ADAM = {"name": "adam", "learning_rate": 0.01, "schedule": "poly"}
 
@@ -57,15 +56,7 @@ def train(workdir, stop_after=None, phases=("one", "two"), **config):
         run.phase(phase(net, phases[0]))
         data = batches()
         if stop_after is not None:
-            original = data.dataset
-
-            def interrupting(start, stop, rank=0, ranks=1):
-                for step, batch in enumerate(original(start, stop, rank, ranks), start + 1):
-                    if step == stop_after:
-                        os.kill(os.getpid(), signal.SIGINT)
-                    yield batch
-
-            object.__setattr__(data, "dataset", interrupting)
+            interrupted(data, stop_after)
         second = phase(net, phases[1])
         object.__setattr__(second, "data", data)
         run.phase(second)

@@ -1,13 +1,6 @@
-"""Losses: pure, keyword-only, one value an example, float32 inside, finite for logits of +-200.
-
-Distillation losses take the teacher's LOGITS; no gradient reaches them.
-"""
+"""Losses of logits against labels and against a teacher's LOGITS, which no gradient reaches."""
 
 import tensorflow as tf
-
-from amalgam_tf.errors import one_of
-
-SCALED = ("student", "teacher", "none")
 
 
 def binary_cross_entropy(*, logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
@@ -87,62 +80,3 @@ def supervised(*, head: str, logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tens
     if head == "sigmoid":
         return binary_cross_entropy(logits=logits, labels=labels[:, None], mask=mask[:, None])
     return categorical_cross_entropy(logits=logits, labels=labels, mask=mask)
-
-
-def transfer(*, student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
-    """Mean squared difference of two features, ||Fs - Ft||^2 / (C H W) (CUST eq. 2).
-
-    Args:
-        student: [batch, height, width, channels] behind its bridge.
-        teacher: the same shape, behind its own. Gradients reach both sides: the teacher's bridge is trained as well.
-
-    Returns:
-        [batch], in squares of the features' unit.
-
-    Raises:
-        ValueError: different shapes, which would be spread over each other silently.
-    """
-    student, teacher = tf.cast(student, tf.float32), tf.cast(teacher, tf.float32)
-    student.shape.assert_is_compatible_with(teacher.shape)
-    return tf.reduce_mean(tf.math.squared_difference(student, teacher), range(1, student.shape.rank))
-
-
-def unit_filters(*, kernel: tf.Tensor) -> tf.Tensor:
-    """How far the filters of a bridge are from unit length, (1 / C_out) sum_j (sum_i w_ij^2 - 1)^2 (CUST eq. 4, which relaxes eq. 3).
-
-    Args:
-        kernel: [1, 1, in, out] of a 1x1 convolution; a filter is all that makes one OUTPUT channel.
-
-    Returns:
-        scalar, 0 where every filter has length 1.
-    """
-    kernel = tf.cast(kernel, tf.float32)
-    return tf.reduce_mean((tf.reduce_sum(kernel**2, range(kernel.shape.rank - 1)) - 1) ** 2)
-
-
-def soft_target(*, logits: tf.Tensor, teacher_logits: tf.Tensor, scale: tf.Tensor | float = 1.0, scaled: str = "student") -> tf.Tensor:
-    """Mean squared difference of logits, one side of it times a learned scale (CUST eq. 7, spec C4).
-
-    `student`: ||m s - t||^2 / C, which cannot collapse; `teacher`: ||s - m t||^2 / C, as printed, which m = 0 and s = 0 minimise;
-    `none`: ||s - t||^2 / C.
-
-    Args:
-        logits: [batch, outputs] of the student.
-        teacher_logits: [batch, outputs]; no gradient reaches them.
-        scale: m, a scalar; it gets a gradient unless `scaled` is `none`, where it is not used.
-        scaled: `student`, `teacher` or `none`.
-
-    Returns:
-        [batch], in squares of logits.
-
-    Raises:
-        UserError: another side.
-        ValueError: different shapes.
-    """
-    one_of("scale", scaled, SCALED)
-    logits, teacher_logits = tf.cast(logits, tf.float32), tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
-    logits.shape.assert_is_compatible_with(teacher_logits.shape)
-    scale = tf.cast(scale, tf.float32)
-    student = scale * logits if scaled == "student" else logits
-    teacher = scale * teacher_logits if scaled == "teacher" else teacher_logits
-    return tf.reduce_mean(tf.math.squared_difference(student, teacher), -1)
