@@ -3,6 +3,8 @@
 To add a backbone: a module with `classifier(name, *, input_size, outputs, granularity, width, weights, synchronized)`
 that returns a `BlockNet`, one line in `BACKBONES`, one row in tests/conformance/test_models.py. Configs read this file, so
 it does not import Keras.
+
+Networks that write maps are no backbones with a head of logits and are not registered here: `encoder_decoder.py` (the task bank's).
 """
 
 import importlib

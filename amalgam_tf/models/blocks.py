@@ -238,10 +238,15 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.\-]", "_", name)
 
 
+def stays_float32(layer) -> bool:
+    """Whether a layer is float32 in every precision: a dense one, whose logits of +-200 must keep their digits, or a map under a tanh."""
+    return isinstance(layer, layers.Dense) or getattr(layer, "activation", None) is keras.activations.tanh
+
+
 def policies(net: BlockNet) -> set[str]:
-    """Names of the dtype policies of all layers but the dense ones, which stay float32 in every precision."""
+    """Names of the dtype policies of all layers but those that stay float32 in every precision."""
     layers_of = [layer for name in net.names for layer in net.block(name)._flatten_layers(include_self=False)]
-    return {x.dtype_policy.name for x in layers_of if not isinstance(x, layers.InputLayer | layers.Dense)}
+    return {x.dtype_policy.name for x in layers_of if not isinstance(x, layers.InputLayer) and not stays_float32(x)}
 
 
 def rebuilt(
@@ -258,10 +263,10 @@ def rebuilt(
     Args:
         model: a functional model with one input.
         name: name of the new one.
-        width: factor on the channels of every convolution (all shapes behind follow).
+        width: factor on the channels of every convolution but a map under a tanh (all shapes behind follow).
         synchronized: make every batch norm average over replicas (needed when batch statistics are used under a strategy;
             the models of keras.applications have no such argument).
-        policy: another dtype policy for all layers but the dense ones: logits of +-200 must keep their digits.
+        policy: another dtype policy for all layers but those of `stays_float32`.
         inputs: another dtype for the model's input: a block that reads what another one wrote reads its compute dtype.
     """
 
@@ -271,12 +276,12 @@ def rebuilt(
         config = layer.get_config()
         if inputs is not None and isinstance(layer, layers.InputLayer):
             config["dtype"] = inputs
-        if width != 1 and isinstance(layer, layers.Conv2D):
+        if width != 1 and isinstance(layer, layers.Conv2D | layers.Conv2DTranspose) and not stays_float32(layer):
             config["filters"] = max(1, round(config["filters"] * width))
         if synchronized and isinstance(layer, layers.BatchNormalization):
             config["synchronized"] = True
         # An operation of keras.ops has no policy: it computes in that of its input.
-        if policy is not None and isinstance(layer, layers.Layer) and not isinstance(layer, layers.InputLayer | layers.Dense):
+        if policy is not None and isinstance(layer, layers.Layer) and not isinstance(layer, layers.InputLayer) and not stays_float32(layer):
             config["dtype"] = policy
         return layer.__class__.from_config(config)
 
