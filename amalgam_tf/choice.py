@@ -5,17 +5,26 @@ often large: losses tend to grow with depth, so tasks leave early and bring most
 and `smallest_branch_points` trade a stated amount of loss for depth or size, `budgeted_branch_points` what a size limit takes.
 
 Teachers. `select_teacher` follows, example by example, the one whose `entropy` is smallest; these two are tensors, for use in a step.
+
+An auxiliary teacher (SOKA). How alike two tasks are is told by which pairs of images their teachers find alike (RSA: `dissimilarities`,
+`similarity`, `similarities`; NumPy); `auxiliary` is the paper's rule, `strongest` and `weakest` ignore its gate.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 import itertools
 import math
+import statistics
+import warnings
 
+import numpy as np
 import tensorflow as tf
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, did_you_mean, one_of
+
+AUXILIARY_RULES = ("sum", "both", "first")
 
 Losses = Mapping[str, Mapping[str, float]]  # block -> stream -> held-out loss, blocks in network order
+Similarities = Mapping[str, Mapping[str, float]]  # task -> task -> similarity in [-1, 1]
 
 
 def branch_points(losses: Losses) -> dict[str, str]:
@@ -202,6 +211,169 @@ def select_teacher(entropies: Sequence[tf.Tensor]) -> tf.Tensor:
     smallest = tf.equal(values, tf.reduce_min(values, 0))
     count = values.shape[0]
     return tf.reduce_min(tf.where(smallest, tf.range(count)[:, None], count), 0)
+
+
+def dissimilarities(features: np.ndarray, centre: bool = True) -> np.ndarray:
+    """How unlike each pair of images is to a network: 1 - Pearson's correlation of their feature vectors (RSA; an RDM in SOKA).
+
+    Args:
+        features: [n, d], or [n, ...] that is flattened; any float type.
+        centre: first take from each feature its mean over the images. It changes the correlations.
+
+    Returns:
+        float64 [n, n] in [0, 2], symmetric, 0 on the diagonal. An image whose vector is constant (a dead ReLU, or images that are all the
+        same) has no correlation: dissimilarity 1 to every other, and a RuntimeWarning that says how many there are.
+
+    Raises:
+        UserError: fewer than 3 images, or features that are not finite.
+    """
+    features = np.asarray(features, np.float64)
+    features = features.reshape(len(features), -1)
+    if len(features) < 3:
+        raise UserError(f"similarities of tasks need at least 3 images, not {len(features)}: give more")
+    if not np.isfinite(features).all():
+        raise UserError(f"the features of {int((~np.isfinite(features)).any(1).sum())} of {len(features)} images are not finite")
+    vectors = features - features.mean(0) if centre else features
+    vectors = vectors - vectors.mean(1, keepdims=True)
+    lengths = np.sqrt(np.square(vectors).sum(1, keepdims=True))
+    # What is left of equal numbers is round-off of their size, not zero.
+    constant = lengths <= 1e-12 * np.abs(features).max() * math.sqrt(features.shape[1])
+    if constant.any():
+        warnings.warn(f"{int(constant.sum())} of {len(features)} images have constant features", RuntimeWarning, stacklevel=2)
+    unit = np.where(constant, 0, vectors / np.where(constant, 1, lengths))
+    result = np.clip(1 - unit @ unit.T, 0, 2)
+    np.fill_diagonal(result, 0)
+    return result
+
+
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation of two dissimilarity matrices below their diagonals, ties by average rank (RSA; SOKA's S).
+
+    Args:
+        a: [n, n] symmetric.
+        b: [n, n] of the same images in the same order.
+
+    Returns:
+        In [-1, 1]; 0 where one side finds all pairs equally unlike.
+
+    Raises:
+        UserError: different numbers of images.
+    """
+    if np.shape(a) != np.shape(b):
+        raise UserError(f"dissimilarities of {len(a)} and of {len(b)} images do not compare: take both over the same images")
+    return _correlation(_ranks(a), _ranks(b))
+
+
+def similarities(features: Mapping[str, np.ndarray], centre: bool = True) -> dict[str, dict[str, float]]:
+    """The similarity of every two tasks.
+
+    Args:
+        features: task -> [n, ...] of its teacher, the same images in the same order everywhere; widths may differ.
+        centre: as in `dissimilarities`.
+
+    Returns:
+        task -> task -> similarity: symmetric, 1 on the diagonal, tasks in the order given. Ready for JSON.
+
+    Raises:
+        UserError: as `dissimilarities`, with the task's name; tasks with different numbers of images.
+    """
+    if len(counts := {len(f) for f in features.values()}) > 1:
+        raise UserError(f"the tasks have features of different numbers of images ({', '.join(map(str, sorted(counts)))}): take the same")
+    ranks = {}
+    for task, values in features.items():
+        try:
+            ranks[task] = _ranks(dissimilarities(values, centre))
+        except UserError as error:
+            raise UserError(f"task {task!r}: {error}") from error
+    return {i: {j: 1.0 if i == j else _correlation(ranks[i], ranks[j]) for j in ranks} for i in ranks}
+
+
+def auxiliary(similarities: Similarities, targets: Sequence[str], rule: str = "sum", delta: float | None = None) -> str | None:
+    """The task whose teacher helps with the targets, if they are so unlike that they need help (SOKA, spec S1).
+
+    Gate: the targets' mean pairwise similarity is below delta. Candidates are all other tasks x; with S_ij that mean, one is fit
+
+    * `sum`: if its mean similarity to the targets is above S_ij; for two targets S_ix + S_jx > 2 S_ij, what the paper's printed condition
+      reduces to once its second fraction is read with (j, x);
+    * `both`: if its similarity to every target is above S_ij;
+    * `first`: if its similarity to the first target is above S_ij: the condition as printed.
+
+    Args:
+        similarities: task -> task -> similarity, symmetric.
+        targets: two tasks or more.
+        rule: `sum`, `both` or `first`.
+        delta: None takes the median over all pairs of different tasks (spec S1; the paper gives no number).
+
+    Returns:
+        Of those that are fit the one of the largest sum of similarities to the targets, a tie to the name that sorts first; None if the
+        gate is closed or none is fit.
+
+    Raises:
+        UserError: fewer than two targets, unknown tasks, an unknown rule.
+    """
+    one_of("auxiliary rule", rule, AUXILIARY_RULES)
+    candidates = _candidates(similarities, targets)
+    mean = statistics.fmean(similarities[i][j] for i, j in itertools.combinations(targets, 2))
+    if delta is None:
+        delta = statistics.median(similarities[i][j] for i, j in itertools.combinations(similarities, 2))
+    if mean >= delta:
+        return None
+
+    def fit(x: str) -> bool:
+        to_targets = [similarities[i][x] for i in targets]
+        return {"sum": statistics.fmean(to_targets), "both": min(to_targets), "first": to_targets[0]}[rule] > mean
+
+    return next((x for x in candidates if fit(x)), None)
+
+
+def strongest(similarities: Similarities, targets: Sequence[str]) -> str:
+    """The task most like the targets by the sum of similarities, whatever they are to each other (SOKA table 4's strong auxiliary).
+
+    Args:
+        similarities: as in `auxiliary`, like `targets`.
+
+    Returns:
+        A task that is no target; a tie goes to the name that sorts first.
+
+    Raises:
+        UserError: fewer than two targets, unknown tasks, no other task.
+    """
+    return _others(similarities, targets)[0]
+
+
+def weakest(similarities: Similarities, targets: Sequence[str]) -> str:
+    """The task least like the targets: SOKA table 4's weak auxiliary. Otherwise as `strongest`, ties included."""
+    return _others({i: {j: -s for j, s in row.items()} for i, row in similarities.items()}, targets)[0]
+
+
+def _others(similarities: Similarities, targets: Sequence[str]) -> list[str]:
+    if not (candidates := _candidates(similarities, targets)):
+        raise UserError(f"no auxiliary can be taken: the pool knows no task besides {', '.join(targets)}; add a teacher")
+    return candidates
+
+
+def _candidates(similarities: Similarities, targets: Sequence[str]) -> list[str]:
+    """All tasks but the targets, the largest sum of similarities to them first."""
+    if unknown := [t for t in targets if t not in similarities]:
+        raise UserError(f"there are no similarities for task {unknown[0]!r}: {did_you_mean(unknown[0], similarities)}")
+    if len(set(targets)) < 2 or len(set(targets)) < len(targets):
+        raise UserError(f"an auxiliary is chosen for two or more different tasks, not for {', '.join(targets) or 'none'}: name each once")
+    # math.fsum: the order in which targets are named cannot decide a tie.
+    return sorted((x for x in similarities if x not in targets), key=lambda x: (-math.fsum(similarities[i][x] for i in targets), x))
+
+
+def _ranks(dissimilarities: np.ndarray) -> np.ndarray:
+    """Average ranks of the entries below the diagonal, centred, of length 1 (or 0 if all are equal): correlations are products."""
+    values = np.asarray(dissimilarities)[np.tril_indices(len(dissimilarities), -1)]
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    ranks -= ranks.mean()
+    length = np.sqrt(np.square(ranks).sum())
+    return ranks / length if length > 0 else ranks
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.clip(a @ b, -1, 1))
 
 
 def _streams(losses: Losses) -> list[str]:

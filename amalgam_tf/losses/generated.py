@@ -78,7 +78,7 @@ def activation(*, features: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_mean(tf.abs(tf.cast(features, tf.float32)), -1)
 
 
-def entropy_logits(*, logits: tf.Tensor, form: str) -> tf.Tensor:
+def label_probabilities(*, logits: tf.Tensor, form: str) -> tf.Tensor:
     """The probabilities whose batch mean `information_entropy` reads, example by example: [batch, labels] -> [batch, labels].
 
     Raises:
@@ -93,10 +93,10 @@ def information_entropy(*, frequencies: tf.Tensor, form: str = "label_freq") -> 
     """How unevenly a whole batch uses the labels; small is even (DAFL; for several labels DGAN spec G3).
 
     Args:
-        frequencies: [labels], the mean of `entropy_logits` over the GLOBAL batch (`batch_mean`).
-        form: `label_freq`: sum_c q_c ln q_c of q = p / sum p, all labels alike often, however often; `bernoulli`: minus the mean over labels
-            of the entropy of p_c, every label in half of the images; `softmax`: sum_c p_c ln p_c, DAFL's own, labels that exclude each
-            other.
+        frequencies: [labels], the mean of `label_probabilities` over the GLOBAL batch (`batch_mean`).
+        form: which evenness. `label_freq`: sum_c q_c ln q_c of q = p / sum p, all labels alike often, however often; `bernoulli`: minus
+            the mean over labels of the entropy of p_c, every label in half of the images; `softmax`: sum_c p_c ln p_c, DAFL's own,
+            labels that exclude each other.
 
     Returns:
         scalar, nats: from -ln(labels) (`bernoulli`: -ln 2) to 0. Finite, and so are its gradients, where a label never occurs.
@@ -113,7 +113,7 @@ def information_entropy(*, frequencies: tf.Tensor, form: str = "label_freq") -> 
     return tf.reduce_sum(q * tf.math.log(q))
 
 
-def agreement(*, head: str, logits: tf.Tensor, targets: tf.Tensor, stop_gradient: bool = True, hard: bool = False) -> tf.Tensor:
+def agreement(*, head: str, logits: tf.Tensor, targets: tf.Tensor, stop_gradient: bool = True) -> tf.Tensor:
     """Cross-entropy of one stream between what a teacher says of a feature and of the image (DGAN eq. 12, second term).
 
     Args:
@@ -121,17 +121,30 @@ def agreement(*, head: str, logits: tf.Tensor, targets: tf.Tensor, stop_gradient
         logits: [batch, outputs] from the feature.
         targets: [batch, outputs] from the image.
         stop_gradient: the image is what the feature has to follow; otherwise it may move towards the feature too (spec G7).
-        hard: targets rounded; without effect on the gradient towards the image, which then is none.
 
     Returns:
         [batch], nats.
     """
-    if stop_gradient or hard:
-        return distillation(head=head, logits=logits, teacher_logits=targets, hard=hard)
+    if stop_gradient:
+        return distillation(head=head, logits=logits, teacher_logits=targets)
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     if head == "sigmoid":
         return tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.sigmoid(targets), logits=logits)[:, 0]
     return -tf.reduce_sum(tf.nn.softmax(targets) * tf.nn.log_softmax(logits), -1)
+
+
+def disagreement(*, logits: tf.Tensor, teacher_logits: tf.Tensor) -> tf.Tensor:
+    """Minus the mean distance of a student's logits from the teacher's, which a generator makes small to find what the student does not
+    know (adversarial term of DAFL's follow-ups, not DGAN's).
+
+    Args:
+        logits: [batch, outputs].
+        teacher_logits: [batch, outputs]; gradients reach both sides.
+
+    Returns:
+        [batch], in logits.
+    """
+    return -tf.reduce_mean(tf.abs(tf.cast(logits, tf.float32) - tf.cast(teacher_logits, tf.float32)), -1)
 
 
 def statistics_distance(*, mean: tf.Tensor, variance: tf.Tensor, stored_mean: tf.Tensor, stored_variance: tf.Tensor) -> tf.Tensor:

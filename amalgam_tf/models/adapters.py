@@ -1,13 +1,15 @@
-"""Small trainable pieces between networks: AFK's teacher-level filter (a channel gate), CUST's transfer bridge (a 1x1 convolution)."""
+"""Small trainable pieces between networks: AFK's filter (a channel gate), CUST's bridge (a 1x1 convolution), SOKA's aggregation."""
 
 from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
 
-from amalgam_tf.errors import UserError
+from amalgam_tf.errors import UserError, one_of
 
 GATES = ("sigmoid", "two_sigmoid", "linear")
+AGGREGATIONS = ("channel", "element", "matmul", "mean")
+AGGREGATION_NORMS = ("none", "softmax_w", "unit_rows")
 
 
 @keras.saving.register_keras_serializable("amalgam_tf")
@@ -125,3 +127,97 @@ def meeting_size(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]
         second: of the other's.
     """
     return min(first[0], second[0]), min(first[1], second[1])
+
+
+@keras.saving.register_keras_serializable("amalgam_tf")
+class FeatureAggregation(layers.Layer):
+    """The features of several teachers as one: sigma = C * sum_i W_i A_i (MIA; SOKA eq. 2, spec S2), at the start their mean.
+
+    Kinds: `channel` (a factor a teacher and channel, and one a channel for C), `element` (the same for every place as well), `matmul`
+    (W_i is a 1x1 convolution, C a factor a channel), `mean` (nothing is learned).
+
+    Only the representation loss trains W and C, and sigma = 0 with a student of zeros is its smallest value. Against that, `norm`:
+
+    * `none`: as printed.
+    * `softmax_w`: the teachers' weights are a softmax over the teachers, and C is 1: a mean weighted channel by channel.
+    * `unit_rows`: a row, which is all numbers that make one number of sigma (of all teachers; with `matmul` of all input channels
+      too), is scaled to a fixed length, and C is 1, through which sigma could shrink after all. The length is 1 / sqrt(teachers), that of
+      the start. Rows may still set teachers off against each other.
+
+    Shapes: a list of `count` tensors [batch, height, width, channels] in, one of the same shape out.
+
+    Args:
+        kind: `channel`, `element`, `matmul` or `mean`.
+        norm: `none`, `softmax_w` (not with `matmul`) or `unit_rows`; of no effect on `mean`.
+        count: number of teachers, auxiliary included.
+
+    Raises:
+        UserError: an unknown word, softmax_w with matmul, fewer than one teacher; when built, another number of tensors, unequal shapes,
+            shapes that are no maps (for `element`: of unknown size).
+    """
+
+    def __init__(self, kind: str = "channel", norm: str = "none", count: int = 2, **kwargs):
+        super().__init__(**kwargs)
+        one_of("mia.kind", kind, AGGREGATIONS)
+        one_of("mia.norm", norm, AGGREGATION_NORMS)
+        if (kind, norm) == ("matmul", "softmax_w"):
+            raise UserError("mia.norm=softmax_w mixes teachers channel by channel and does not fit mia.kind=matmul: choose unit_rows")
+        if count < 1:
+            raise UserError(f"features of {count} teachers cannot be aggregated: name at least one")
+        self.kind, self.norm, self.count = kind, norm, count
+        self.kernel = self.factors = self.outer = None
+
+    def build(self, input_shape):
+        *place, channels = self._shape_of(input_shape)
+        own = (*place, channels) if self.kind == "element" else (channels,)
+        if self.kind == "matmul":
+            # Called kernel, so that its multiply-adds are counted like a convolution's.
+            self.kernel = self.add_weight(shape=(self.count, channels, channels), initializer=self._mean_of_maps, name="kernel")
+        elif self.kind != "mean":
+            start = "zeros" if self.norm == "softmax_w" else keras.initializers.Constant(1 / self.count)
+            self.factors = self.add_weight(shape=(self.count, *own), initializer=start, name="factors")
+        if self.kind != "mean" and self.norm == "none":
+            self.outer = self.add_weight(shape=own, initializer="ones", name="outer")
+        self.built = True
+
+    def _shape_of(self, shapes) -> tuple[int, ...]:
+        """(height, width, channels), the same of all teachers."""
+        shapes = [tuple(s) for s in shapes] if isinstance(shapes[0], list | tuple) else [tuple(shapes)]
+        if len(shapes) != self.count:
+            raise UserError(f"an aggregation of {self.count} teachers cannot read {len(shapes)} features: give one of each teacher")
+        if len(different := {s[1:] for s in shapes}) > 1:
+            raise UserError(f"features of different shapes ({', '.join(sorted(map(str, different)))}) have no sum: take like teachers")
+        known = shapes[0][1:] if self.kind == "element" else shapes[0][-1:]
+        if len(shapes[0]) != 4 or None in known:
+            raise UserError(
+                f"mia.kind={self.kind} reads maps [height, width, channels] of known size, not {shapes[0][1:]}: tap another block"
+            )
+        return shapes[0][1:]
+
+    def _mean_of_maps(self, shape, dtype=None):
+        return ops.broadcast_to(ops.eye(shape[-1], dtype=dtype) / self.count, shape)
+
+    def call(self, features):
+        features = features if isinstance(features, list | tuple) else [features]
+        if self.kind == "mean":
+            return sum(features) / self.count
+        if self.kind == "matmul":
+            # One convolution over all teachers' channels is the sum of one for each.
+            kernel = self._unit(self.kernel, (0, 1))
+            mixed = ops.conv(ops.concatenate(features, -1), ops.reshape(kernel, (1, 1, -1, kernel.shape[-1])))
+        else:
+            factors = ops.softmax(self.factors, 0) if self.norm == "softmax_w" else self._unit(self.factors, 0)
+            mixed = sum(factors[i] * f for i, f in enumerate(features))
+        return mixed if self.outer is None else self.outer * mixed
+
+    def _unit(self, weights, axes):
+        if self.norm != "unit_rows":
+            return weights
+        squares = ops.sum(ops.square(weights), axes, keepdims=True)
+        return weights * ops.rsqrt(self.count * ops.maximum(squares, 1e-12))
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0]) if isinstance(input_shape[0], list | tuple) else tuple(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind, "norm": self.norm, "count": self.count}

@@ -1,4 +1,4 @@
-"""AFK's teacher-level filter and CUST's transfer bridge."""
+"""AFK's teacher-level filter, CUST's transfer bridge, SOKA's aggregation."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from amalgam_tf.errors import UserError
-from amalgam_tf.models.adapters import GATES, Bridge, ChannelFilter, meeting_size
+from amalgam_tf.models.adapters import AGGREGATIONS, GATES, Bridge, ChannelFilter, FeatureAggregation, meeting_size
 from amalgam_tf.models.blocks import multiply_adds
 
 SHAPES = {"maps": (3, 5, 4, 24), "vectors": (3, 24)}
@@ -221,3 +221,160 @@ class TestBridge:
 
     def test_variable_paths_do_not_repeat(self):
         assert len({v.path for v in built((5, 4, 24), 7, name="f").variables}) == 2
+
+
+# -- the aggregation of teachers' features ----------------------------------------------------------------------------
+VARIANTS = [
+    *((kind, norm) for kind in ("channel", "element") for norm in ("none", "softmax_w", "unit_rows")),
+    ("matmul", "none"),
+    ("matmul", "unit_rows"),
+    ("mean", "none"),
+]
+
+
+def aggregated(features_: np.ndarray, weights: list[np.ndarray], kind: str, norm: str) -> np.ndarray:
+    """SOKA eq. 2 in NumPy, [teachers, batch, h, w, c] -> [batch, h, w, c]: teacher by teacher, channel by channel."""
+    a, count = features_.astype(np.float64), len(features_)
+    if kind == "mean":
+        return a.mean(0)
+    w, *outer = (x.astype(np.float64) for x in weights)
+    if norm == "softmax_w":
+        w = np.exp(w) / np.exp(w).sum(0)
+    if norm == "unit_rows" and kind != "matmul":
+        w = w / np.sqrt(count * (w**2).sum(0))
+    if kind == "matmul":
+        if norm == "unit_rows":  # a row of all W_i side by side makes one output channel
+            for out in range(w.shape[-1]):
+                w[..., out] /= np.linalg.norm(w[..., out]) * np.sqrt(count)
+        mixed = sum(np.einsum("bhwi,io->bhwo", a[i], w[i]) for i in range(count))
+    else:
+        mixed = sum(w[i] * a[i] for i in range(count))
+    return outer[0] * mixed if outer else mixed
+
+
+def aggregation(kind: str, norm: str, count: int = 3, shape=(5, 4, 6), **options) -> FeatureAggregation:
+    """With weights that are nowhere the start's."""
+    layer = FeatureAggregation(kind, norm, count, **options)
+    layer.build([(None, *shape)] * count)
+    layer.set_weights([features(w.shape, 7 + i) for i, w in enumerate(layer.get_weights())])
+    return layer
+
+
+@pytest.mark.parametrize(("kind", "norm"), VARIANTS)
+class TestAggregation:
+    SHAPE = (3, 2, 5, 4, 6)  # teachers, batch, height, width, channels
+
+    def test_formula(self, kind, norm):
+        a, layer = features(self.SHAPE), aggregation(kind, norm)
+        out = layer(list(a))
+        assert out.shape == self.SHAPE[1:]
+        np.testing.assert_allclose(out, aggregated(a, layer.get_weights(), kind, norm), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.filterwarnings("ignore:You are using a softmax over axis 0 of a tensor of shape .1,")
+    @pytest.mark.parametrize("count", [1, 2, 4])
+    def test_starts_as_the_mean(self, kind, norm, count):
+        a = features((count, 2, 5, 4, 6))
+        np.testing.assert_allclose(FeatureAggregation(kind, norm, count)(list(a)), a.mean(0), rtol=1e-4, atol=1e-6)
+
+    def test_parameters(self, kind, norm):
+        shapes = [tuple(w.shape) for w in aggregation(kind, norm).weights]
+        own = (5, 4, 6) if kind == "element" else (6,)
+        first = {"mean": [], "matmul": [(3, 6, 6)]}.get(kind, [(3, *own)])
+        assert shapes == first + ([own] if norm == "none" and kind != "mean" else [])
+
+    def test_all_weights_learn_from_the_start(self, kind, norm):
+        layer, a, wanted = FeatureAggregation(kind, norm, 3), list(features(self.SHAPE)), features(self.SHAPE[1:], 9)
+        layer.build([f.shape for f in a])
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((layer(a) - wanted) ** 2)
+        gradients = tape.gradient(loss, layer.trainable_variables)
+        assert len(gradients) == len(layer.weights)
+        assert all(np.abs(g).min() > 0 for g in gradients)
+
+    def test_a_norm_forbids_sigma_to_shrink(self, kind, norm):
+        """Weights a hundredth as large make sigma as small where nothing is normed, and change nothing where rows have a length."""
+        a, layer = features(self.SHAPE), aggregation(kind, norm)
+        before = layer(list(a)).numpy()
+        layer.set_weights([w / 100 if i == 0 else w for i, w in enumerate(layer.get_weights())])
+        after = layer(list(a)).numpy()
+        if norm == "unit_rows" or kind == "mean":
+            np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-6)
+        elif norm == "none":
+            np.testing.assert_allclose(after, before / 100, rtol=1e-4, atol=1e-6)
+        else:
+            np.testing.assert_allclose(after, a.mean(0), atol=0.1)  # a softmax of weights of about zero
+
+    def test_permuting_teachers_with_their_weights(self, kind, norm):
+        a, layer, order = features(self.SHAPE), aggregation(kind, norm), [2, 0, 1]
+        before = layer(list(a)).numpy()
+        layer.set_weights([w[order] if i == 0 else w for i, w in enumerate(layer.get_weights())])
+        np.testing.assert_allclose(layer(list(a[order])), before, rtol=1e-4, atol=1e-6)
+
+    def test_saved_and_loaded(self, kind, norm, tmp_path):
+        inputs = [keras.Input((5, 4, 6)) for _ in range(3)]
+        model = keras.Model(inputs, aggregation(kind, norm, name="mia")(inputs))
+        model.save(tmp_path / "mia.keras")
+        loaded = keras.saving.load_model(tmp_path / "mia.keras", compile=False, safe_mode=True)
+        again = loaded.get_layer("mia")
+        assert (again.kind, again.norm, again.count) == (kind, norm, 3)
+        a = list(features(self.SHAPE))
+        assert np.array_equal(loaded(a), model(a)) and loaded.output.shape == (None, 5, 4, 6)
+
+    def test_mixed_bfloat16(self, kind, norm):
+        a = list(features(self.SHAPE))
+        low, exact = (aggregation(kind, norm, dtype=d) for d in ("mixed_bfloat16", "float32"))
+        out = low(a)
+        assert out.dtype == tf.bfloat16 and all(v.dtype == "float32" for v in low.variables)
+        np.testing.assert_allclose(tf.cast(out, tf.float32), exact(a), rtol=0.1, atol=0.15)
+
+
+def test_aggregation_of_the_papers_size():
+    """Table 2's budget: three teachers at taps of 1024 and of 8 channels."""
+    taps = [(16, 16, 1024), (16, 16, 8)]
+    layers_ = [FeatureAggregation(count=3) for _ in taps]
+    for layer, shape in zip(layers_, taps, strict=True):
+        layer.build([(None, *shape)] * 3)
+    assert sum(layer.count_params() for layer in layers_) == 4128
+
+
+def test_multiply_adds_of_an_aggregation():
+    inputs = [keras.Input((5, 4, 6)) for _ in range(3)]
+    for kind in AGGREGATIONS:
+        model = keras.Model(inputs, FeatureAggregation(kind, count=3)(inputs))
+        assert multiply_adds(model) == (3 * 5 * 4 * 6 * 6 if kind == "matmul" else 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (dict(kind="chanel"), "unknown mia.kind 'chanel': did you mean 'channel'"),
+        (dict(norm="l7"), "unknown mia.norm 'l7': there are none, softmax_w, unit_rows"),
+        (dict(kind="matmul", norm="softmax_w"), "does not fit mia.kind=matmul: choose unit_rows"),
+        (dict(count=0), "features of 0 teachers"),
+    ],
+)
+def test_aggregation_of_unknown_words(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        FeatureAggregation(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes", "sentence"),
+    [
+        ("channel", [(None, 5, 4, 6)] * 3, "of 2 teachers cannot read 3 features"),
+        ("channel", [(None, 5, 4, 6), (None, 5, 4, 7)], r"different shapes \(\(5, 4, 6\), \(5, 4, 7\)\) have no sum"),
+        ("mean", [(None, 5, 4, 6), (None, 4, 4, 6)], "have no sum"),
+        ("channel", [(None, 6)] * 2, r"reads maps \[height, width, channels\] of known size, not \(6,\)"),
+        ("element", [(None, None, 4, 6)] * 2, "of known size"),
+    ],
+)
+def test_aggregation_of_unfit_shapes(kind, shapes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        FeatureAggregation(kind, count=2).build(shapes)
+
+
+def test_aggregation_of_any_size():
+    """Channel weights fit maps of every size."""
+    layer = FeatureAggregation(count=2)
+    layer.build([(None, None, None, 6)] * 2)
+    assert layer(list(features((2, 1, 3, 9, 6)))).shape == (1, 3, 9, 6)
