@@ -5,6 +5,7 @@
     python tools/render_scenes.py --layout=folder --output=scenes_folder --count=200 --size=64
     python tools/render_scenes.py --layout=celeba --output=scenes_celeba --count=200 --size=64
     python tools/render_scenes.py --layout=cub --output=scenes_cub --count=200 --size=64
+    python tools/render_scenes.py --layout=taskonomy --output=scenes_taskonomy --count=200 --size=64
 
 voc: the devkit, one class a shape. An object too small or too hidden to count as present is flagged difficult, so a class file says 0
 where an image holds only such instances. `trainval` is train and val together.
@@ -33,6 +34,13 @@ cub: shape x surface are the classes, each in a folder of its own, and val count
 
     OUTPUT/CUB_200_2011/images/001.sphere_smooth/sphere_smooth_0001_1.jpg
                         images.txt  image_class_labels.txt  classes.txt  train_test_split.txt
+
+taskonomy: dense truth as its codecs' integers. A split's scenes go in turn to the buildings of Taskonomy's official tiny split, each a
+point with one view; with 25 scenes or more of train every building has some. Every pixel has a depth.
+
+    OUTPUT/allensville/rgb/point_0_view_0_domain_rgb.png
+                       depth_zbuffer/  normal/  edge_occlusion/  edge_texture/  keypoints2d/
+                       point_info/point_0_view_0_domain_point_info.json
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,15 +52,19 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 from absl import app, flags
+import numpy as np
 from PIL import Image
 
 # run as a script from a checkout, where the package need not be installed: its folder is the one above this file's
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from amalgam_tf.data import scenes  # noqa: E402
+from amalgam_tf.data import codecs, scenes  # noqa: E402
+from amalgam_tf.data import splits as published_splits  # noqa: E402
+from amalgam_tf.data.scenes import composing  # noqa: E402
 from amalgam_tf.errors import UserError  # noqa: E402
 
-_LAYOUT = flags.DEFINE_string("layout", None, "voc, coco, folder, celeba or cub")
+_LAYOUTS = ("voc", "coco", "folder", "celeba", "cub", "taskonomy")
+_LAYOUT = flags.DEFINE_string("layout", None, ", ".join(_LAYOUTS[:-1]) + f" or {_LAYOUTS[-1]}")
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write to; must be new or empty")
 _COUNT = flags.DEFINE_integer("count", 100, "scenes in each split")
 _SIZE = flags.DEFINE_integer("size", 64, "height and width of the pictures in pixels")
@@ -173,6 +185,33 @@ def write_cub(output: Path, *, splits: Sequence[str], count: int, size: int, see
     _write_lines(root / "train_test_split.txt", sides)
 
 
+def write_taskonomy(output: Path, *, splits: Sequence[str], count: int, size: int, seed: int) -> None:
+    """Writes pictures, dense truth and what is known of each view, spread over the buildings of the official tiny splits."""
+    official = published_splits.load_groups("taskonomy")
+    for split in splits:
+        buildings = official[f"tiny_{split}"]
+        for number, maps in _drawn_maps(split, count, size, seed):
+            point, building = divmod(number, len(buildings))
+            folder, stem = output / buildings[building], f"point_{point}_view_0_domain"
+            for domain, values in maps.items():
+                (folder / domain).mkdir(parents=True, exist_ok=True)
+                _save(values, folder / domain / f"{stem}_{domain}.png")
+            (folder / "point_info").mkdir(exist_ok=True)
+            info = _point_info(folder.name, point, size, composing.compose(seed, scenes.split_indices(split, count)[number])[0].camera)
+            (folder / "point_info" / f"{stem}_point_info.json").write_text(json.dumps(info) + "\n", encoding="utf-8")
+
+
+def _point_info(building: str, point: int, size: int, camera) -> dict:
+    return {
+        "model_id": building,
+        "point_uuid": str(point),
+        "view_id": 0,
+        "resolution": size,
+        "camera_location": [float(v) for v in camera.position],  # metres
+        "field_of_view_rads": float(2 * np.arctan(1 / camera.focal)),
+    }
+
+
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -184,6 +223,17 @@ def _drawn(split, count, size, seed) -> Iterator[tuple]:
         drawn = scenes.render(seed, indices[start : start + _CHUNK], size)
         for i, image in enumerate(drawn.images):
             yield start + i, image, {name: int(values[i]) for name, values in drawn.labels.items()}, drawn.objects[i]
+
+
+def _drawn_maps(split, count, size, seed) -> Iterator[tuple[int, dict]]:
+    """(number in the split, picture and raw maps by domain) of each scene, a few drawn at a time."""
+    indices = scenes.split_indices(split, count)
+    for start in range(0, count, _CHUNK):
+        chunk = indices[start : start + _CHUNK]
+        images, dense = scenes.render(seed, chunk, size).images, scenes.dense(seed, chunk, size)
+        raw = {domain: codecs.get(domain).to_raw(dense[name]) for name, domain in scenes.DOMAINS.items()}
+        for i, image in enumerate(images):
+            yield start + i, {"rgb": image, **{domain: maps[i].squeeze() for domain, maps in raw.items()}}
 
 
 def _save(image, path: Path) -> None:
@@ -254,8 +304,8 @@ def run() -> None:
     Raises:
         UserError: a flag that cannot be followed, or an output folder that is not empty or cannot be written.
     """
-    if _LAYOUT.value not in ("voc", "coco", "folder", "celeba", "cub"):
-        raise UserError(f"unknown --layout {_LAYOUT.value or '(not set)'}: choose voc, coco, folder, celeba or cub")
+    if _LAYOUT.value not in _LAYOUTS:
+        raise UserError(f"unknown --layout {_LAYOUT.value or '(not set)'}: choose {', '.join(_LAYOUTS[:-1])} or {_LAYOUTS[-1]}")
     if not _OUTPUT.value:
         raise UserError("--output is not set: name the folder to write to")
     splits = list(dict.fromkeys(_SPLITS.value))
@@ -276,8 +326,8 @@ def run() -> None:
             write_voc(output, year=year, **common)
         elif _LAYOUT.value == "coco":
             write_coco(output, year=year, **common)
-        elif _LAYOUT.value in ("celeba", "cub"):
-            {"celeba": write_celeba, "cub": write_cub}[_LAYOUT.value](output, **common)
+        elif _LAYOUT.value in ("celeba", "cub", "taskonomy"):
+            {"celeba": write_celeba, "cub": write_cub, "taskonomy": write_taskonomy}[_LAYOUT.value](output, **common)
         else:
             write_folder(output, tasks=_TASKS.value, image_format=_IMAGE.value, **common)
     except OSError as error:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amalgam_tf.data import celeba, coco, fine_grained, folder, scenes, tfds, voc
+from amalgam_tf.data import celeba, coco, fine_grained, folder, noise, scenes, taskonomy, tfds, voc
 from amalgam_tf.data.examples import FITS, IGNORE, Examples, hold_out, share
+from amalgam_tf.data.scenes import unseen
 from amalgam_tf.errors import UserError, one_of
 
 __all__ = ["DEFAULTS", "IGNORE", "READERS", "Examples", "Parts", "cache_dir", "hold_out", "load", "notes", "parts"]
@@ -25,6 +26,8 @@ DEFAULTS = dict(
     root="",  # folder of the data set on disk; tfds: the data_dir, "" for its own
     train="train",
     test="test",
+    train_reader="",  # where the train split comes from if not from `reader`: unlabelled images of another data set, or `noise`
+    train_root="",  # its folder; by default `root`
     hold_out=0.1,  # share of the train split kept for every choice
     hold_out_seed=0,
     cache_dir="runs/cache",  # decoded pixels and teacher outputs; "" keeps them in memory
@@ -36,20 +39,28 @@ DEFAULTS = dict(
     difficult="ignore",  # voc: ignore, negative or positive (A2)
     images="{split}",  # coco: folder of the images below root; {split} stands for the split
     crowd="positive",  # coco: positive, ignore or negative, for labels with crowd regions only
-    only_available=False,  # voc, coco, celeba, fine-grained: leave out listed images that are not there
-    classes="",  # class or attribute names, comma-separated; by default VOC's twenty, elsewhere all that the data set has
+    only_available=False,  # voc, coco, celeba, fine-grained, taskonomy: leave out listed images (buildings) that are not there
+    classes="",  # class, attribute or domain names, comma-separated; by default VOC's twenty, elsewhere all that the data set has
     groups="",  # fine-grained and class folders, instead of classes: tasks by class groups of `splits`, as in D1,D2 (`fine_grained.wanted`)
     task="",  # the category task: fine-grained, by default the set's; folder: its sub-folders are classes of this task (groups: this set)
     partition=celeba.PARTITION,  # celeba: the list below root that says which image is in which split
     categories="",  # folder: JSON file below root, {column: [class names]}, for CSV columns that hold class names
     on_bad_image="fail",  # a file that cannot be decoded: fail, or skip (counted and listed in log and results)
     download=False,  # tfds: fetch and prepare a data set that is not there
+    buildings="",  # taskonomy: comma-separated, by default all of the split; those of other splits are passed over
+    taskonomy_partition="tiny",  # taskonomy, split_by=building: tiny, or an official CSV of buildings (id,train,val,test) below root
+    split_by="building",  # taskonomy: building (official), image or point (at random: train and val) or folder (KE's rgb/train, rgb/test)
+    val_count=taskonomy.VAL_COUNT,  # taskonomy, split_by=image or point: images of val
     part="",  # 1 to part_count: train on this part of the train split only (C9)
     part_count=6,
     part_seed=0,
     fit="squeeze",  # how an image that is not square becomes one: squeeze, or crop its centre
+    one_vs_rest=False,  # every category task becomes binary ones, a label a class
     binary_head="",  # head of binary tasks: sigmoid or softmax2; by default the reader's (celeba: softmax2)
 )  # a config's `data` section; every reader takes its own part of it
+
+
+_OF_LABELS = ("classes", "groups", "task", "categories", "binary_head")
 
 
 class Parts(NamedTuple):
@@ -63,7 +74,17 @@ class Parts(NamedTuple):
 def _scenes(o: Mapping[str, Any], split: str) -> Examples:
     counts = {o["train"]: o["train_count"], o["test"]: o["test_count"]}
     one_of("split of the embedded scenes", split, counts)
-    return scenes.load(split=split, count=counts[split], size=o["render_size"], seed=o["scene_seed"], cache_dir=cache_dir(o))
+    draw = {"scenes": scenes.load, "scenes_dense": scenes.load_dense}[o["reader"]]
+    return draw(split=split, count=counts[split], size=o["render_size"], seed=o["scene_seed"], cache_dir=cache_dir(o))
+
+
+def _unseen(o: Mapping[str, Any], split: str) -> Examples:
+    count = {o["train"]: o["train_count"]}.get(split, o["test_count"])
+    return unseen.load(split=split, count=count, size=o["render_size"], seed=o["scene_seed"])
+
+
+def _noise(o: Mapping[str, Any], split: str) -> Examples:
+    return noise.load(split=split, count=o["train_count"], size=o["render_size"], seed=o["scene_seed"])
 
 
 def _voc(o: Mapping[str, Any], split: str) -> Examples:
@@ -88,6 +109,12 @@ def _tfds(o: Mapping[str, Any], split: str) -> Examples:
 def _celeba(o: Mapping[str, Any], split: str) -> Examples:
     own = {k: o[k] for k in ("partition", "only_available")}
     return celeba.load(root=_root(o), split=split, attributes=_class_names(o), **own)
+
+
+def _taskonomy(o: Mapping[str, Any], split: str) -> Examples:
+    buildings = [b.strip() for b in o["buildings"].split(",")] if o["buildings"] else None
+    own = {k: o[k] for k in ("split_by", "val_count", "only_available")}
+    return taskonomy.load(root=_root(o), split=split, tasks=_class_names(o), buildings=buildings, partition=o["taskonomy_partition"], **own)
 
 
 def _fine_grained(o: Mapping[str, Any], split: str) -> Examples:
@@ -134,7 +161,8 @@ def _classes_of(path: Path) -> dict[str, list[str]]:
 
 FINE_GRAINED = (*fine_grained.SETS, *(f"tfds:{name}" for name in tfds.FINE_GRAINED))
 READERS = {
-    **{"scenes": _scenes, "voc": _voc, "coco": _coco, "celeba": _celeba, "folder": _folder},
+    **{"scenes": _scenes, "scenes_dense": _scenes, "noise": _noise, "scenes_unseen": _unseen},
+    **{"voc": _voc, "coco": _coco, "celeba": _celeba, "folder": _folder, "taskonomy": _taskonomy},
     **{f"tfds:{name}": _tfds for name in tfds.SETS},
     **{name: _fine_grained for name in FINE_GRAINED},
 }
@@ -157,6 +185,8 @@ def load(options: Mapping[str, Any], split: str) -> Examples:
         joined = f"; only {', '.join(FINE_GRAINED)} can be joined by +" if more else ""
         raise UserError(f"unknown data.reader {options['reader']!r}: choose {', '.join(READERS)}{joined}")
     examples = replace(READERS[first](options, split), fit=options["fit"])
+    if options["one_vs_rest"]:
+        examples = examples.one_vs_rest()
     if options["binary_head"]:
         tasks = (replace(t, head=options["binary_head"]) if t.kind == "binary" else t for t in examples.tasks)
         examples = replace(examples, tasks=tuple(tasks))
@@ -181,15 +211,20 @@ def _only_readable(examples: Examples, cache: Path | None) -> Examples:
 
 
 def notes(*parts: Examples) -> list[str]:
-    """A sentence for every part that lost images to `on_bad_image=skip`."""
+    """A sentence for every part that lost images to `on_bad_image=skip`, or to a file of their truth that is not there."""
     found = []
     for part in parts:
-        files = [str(p) for p in part.skipped.values()]
-        more = [f"and {len(files) - _NAMED} more (results.json lists them)"] if len(files) > _NAMED else []
-        if files:
-            named = ", ".join([*files[:_NAMED], *more])
-            count = f"{len(files)} of {len(files) + len(part)} images"
-            found.append(f"note: {count} of {part.name} cannot be read and are left out (data.on_bad_image=skip): {named}")
+        lacking = [str(p) for p in part.skipped.values() if not p.exists()]
+        unreadable = [str(p) for p in part.skipped.values() if p.exists()]
+        reasons = {
+            "cannot be read and are left out (data.on_bad_image=skip)": unreadable,
+            "lack a file of their truth and are left out": lacking,
+        }
+        for reason, files in reasons.items():
+            more = [f"and {len(files) - _NAMED} more (results.json lists them)"] if len(files) > _NAMED else []
+            if files:
+                count = f"{len(files)} of {len(part.skipped) + len(part)} images"
+                found.append(f"note: {count} of {part.name} {reason}: {', '.join([*files[:_NAMED], *more])}")
     return found
 
 
@@ -203,7 +238,11 @@ def parts(options: Mapping[str, Any], tasks: Sequence[str] | None = None) -> Par
     Raises:
         UserError: an image that stands in both splits.
     """
-    train, test = load(options, options["train"]), load(options, options["test"])
+    test = load(options, options["test"])
+    if reader := options["train_reader"]:  # its labels are dropped: whatever the options say of labels is about the test part
+        own = {"reader": reader, "root": options["train_root"] or options["root"], **dict.fromkeys(_OF_LABELS, "")}
+        options = {**options, **own, "one_vs_rest": False}
+    train = load(options, options["train"])
     if tasks is not None:
         train, test = (e.only(tasks) if e.tasks else e for e in (train, test))
     if shared := _identities(train) & _identities(test):

@@ -26,8 +26,12 @@ class Examples:
         ids: [n] one unique id an image (file stem, scene number).
         images: [n] paths of image files, or their pixels as uint8 [n, height, width, 3].
         tasks: what the labels describe, in a fixed order. Empty for unlabelled images.
-        labels: task name -> int32 [n]: 0 or 1 (binary), class index (category), `IGNORE` where nothing is known.
+        labels: task name -> int32 [n]: 0 or 1 (binary), class index (category), `IGNORE` where nothing is known. A dense task has maps:
+            raw integers uint8 or uint16 [n, height, width, channels], or a NumPy array of str [n], the paths of PNG files. What the
+            integers mean is said by the task's codec (`codecs`); `maps` decodes and encodes them.
         fit: how images that are not square become so, `squeeze` or `crop` (`transforms.resize`).
+        depth: raw z-buffer uint16 [n, height, width, 1], or str [n], the paths of its PNG files: where the truth of masked dense tasks
+            counts (`maps.valid`). None: everywhere.
         skipped: id -> file of the images that belong here but cannot be read (`data.on_bad_image=skip`); none of them is among the n.
     """
 
@@ -38,6 +42,7 @@ class Examples:
     labels: dict[str, np.ndarray]
     fit: str = "squeeze"
     skipped: Mapping[str, Path] = field(default_factory=dict)
+    depth: np.ndarray | None = None
 
     def __post_init__(self):
         if not self.ids:
@@ -45,6 +50,7 @@ class Examples:
         if len(set(self.ids)) != len(self.ids):
             raise UserError(f"{self.name} lists an image twice: remove repeated ids from its image list")
         sizes = {"images": len(self.images), **{t.name: len(self.labels[t.name]) for t in self.tasks}}
+        sizes |= {} if self.depth is None else {"depth": len(self.depth)}
         wrong = {k: n for k, n in sizes.items() if n != len(self.ids)}
         if wrong or set(self.labels) != {t.name for t in self.tasks}:
             raise UserError(f"{self.name}: {len(self.ids)} ids do not match {wrong or 'the tasks of the labels'}")
@@ -54,26 +60,23 @@ class Examples:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over ids, labels and the images (pixels, or file names and sizes): names data in cards and decisions."""
+        """16 hex digits over ids, labels, depth and images (numbers, or file names and sizes): names data in cards and decisions."""
         digest = hashlib.sha256(repr((self.name, self.ids)).encode())
-        if isinstance(self.images, np.ndarray):
-            digest.update(np.ascontiguousarray(self.images).data)
-        else:
-            digest.update(repr([(p.name, p.stat().st_size if p.is_file() else None) for p in self.images]).encode())
+        digest.update(_content(self.images))
         if self.fit != "squeeze":  # data that were always squeezed keep the fingerprints they have in cards and decisions
             digest.update(self.fit.encode())
         for task in self.tasks:
-            digest.update(repr(task).encode() + np.ascontiguousarray(self.labels[task.name]).tobytes())
+            digest.update(repr(task).encode())
+            digest.update(_content(self.labels[task.name]))
+        if self.depth is not None:  # data without keep their fingerprints
+            digest.update(b"depth")
+            digest.update(_content(self.depth))
         return digest.hexdigest()[:16]
 
     @property
     def images_key(self) -> str:
         """16 hex digits over images and `fit`: pixels, or resolved paths with sizes and times of change. Keys caches on this machine."""
-        if isinstance(self.images, np.ndarray):
-            digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
-        else:
-            facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else str(p) for p in self.images]
-            digest = hashlib.sha256(repr(facts).encode())
+        digest = hashlib.sha256(identity(self.images))
         digest.update(b"" if self.fit == "squeeze" else self.fit.encode())  # caches of squeezed pixels keep their names
         return digest.hexdigest()[:16]
 
@@ -87,6 +90,7 @@ class Examples:
             ids=tuple(self.ids[i] for i in indices),
             images=images,
             labels={k: v[indices] for k, v in self.labels.items()},
+            depth=None if self.depth is None else self.depth[indices],
         )
 
     def only(self, names: Sequence[str]) -> "Examples":
@@ -115,9 +119,26 @@ class Examples:
                 )
         return chosen
 
+    def one_vs_rest(self) -> "Examples":
+        """Every category task as binary ones: is it this class, for each of its classes, named as the class is.
+
+        Raises:
+            UserError: a class called like another task.
+        """
+        tasks, labels = [], {}
+        for task in self.tasks:
+            known = self.labels[task.name]
+            names = task.labels if task.kind == "category" else (task.name,)
+            made = [np.where(known == IGNORE, IGNORE, known == i).astype(np.int32) for i in range(len(names))]
+            if twice := [n for n in names if n in labels]:
+                raise UserError(f"{self.name} has two tasks called {twice[0]} with data.one_vs_rest: leave one out")
+            tasks += [Task(n) for n in names] if task.kind == "category" else [task]
+            labels |= dict(zip(names, made, strict=True)) if task.kind == "category" else {task.name: known}
+        return replace(self, tasks=tuple(tasks), labels=labels)
+
     def unlabelled(self) -> "Examples":
         """The same images without any truth: what an amalgamated student is trained on."""
-        return replace(self, tasks=(), labels={})
+        return replace(self, tasks=(), labels={}, depth=None)
 
     def without(self, bad: Sequence[int]) -> "Examples":
         """The examples but those at `bad`, which are noted as `skipped`; the name then ends in `/readable`, so that no table takes them
@@ -134,6 +155,26 @@ class Examples:
         """
         skipped = {"skipped": {"count": len(self.skipped), "files": [str(p) for p in self.skipped.values()]}} if self.skipped else {}
         return {"data": self.name, "images": len(self), **skipped}
+
+
+def are_files(source: Sequence[Path] | np.ndarray) -> bool:
+    """Whether images or maps are given as paths, not as numbers."""
+    return not isinstance(source, np.ndarray) or source.dtype.kind == "U"
+
+
+def _content(source: Sequence[Path] | np.ndarray) -> bytes | memoryview:
+    """What data are, wherever they lie: numbers, or the names and sizes of files."""
+    if not are_files(source):
+        return np.ascontiguousarray(source).data
+    return repr([(p.name, p.stat().st_size if p.is_file() else None) for p in map(Path, source)]).encode()
+
+
+def identity(source: Sequence[Path] | np.ndarray) -> bytes | memoryview:
+    """What keys a cache on this machine: numbers, or resolved paths with sizes and times of change."""
+    if not are_files(source):
+        return np.ascontiguousarray(source).data
+    paths = map(Path, source)
+    return repr([(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else str(p) for p in paths]).encode()
 
 
 def share(examples: Examples, number: int, count: int, seed: int = 0) -> Examples:

@@ -216,9 +216,9 @@ class TestRuns:
         assert any("test/5.png" in note for note in images.notes)
 
     def test_the_report_shows_the_count(self):
-        common_part = {"command": "c", "seed": 0, "commit": "", "precision": "float32", "hardware": "h", "seconds": 1.0}
+        common_part = {"method": "afk", "command": "c", "seed": 0, "commit": "", "precision": "float32", "hardware": "h", "seconds": 1.0}
         test = {"data": "mine/readable", "images": 7}
-        said = ["* 2 more test images could not be read and count nowhere (`results.json` lists them)"]
+        said = ["* 2 more test images are unreadable or lack a file and count nowhere (`results.json` lists them)"]
         without = report._facts({**common_part, "test": test})
         assert [
             x for x in report._facts({**common_part, "test": {**test, "skipped": {"count": 2, "files": []}}}) if x not in without

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from amalgam_tf.data import codecs
 from amalgam_tf.data.examples import IGNORE, Examples, hold_out
 from amalgam_tf.errors import UserError
 from amalgam_tf.tasks import Task
@@ -112,6 +113,77 @@ class TestFingerprint:
         assert changed.fingerprint != before
         (tmp_path / "1.jpg").unlink()
         assert changed.fingerprint != before  # a missing file is noticed when it is read, not here
+
+
+def dense(count=4, **changes) -> Examples:
+    rng = np.random.default_rng(1)
+    labels = {
+        "normal": rng.integers(0, 256, (count, 4, 4, 3), np.uint8),
+        "keypoints2d": rng.integers(0, 65536, (count, 4, 4, 1), np.uint16),
+    }
+    tasks = (codecs.task("normal"), codecs.task("keypoints2d"))
+    depth = rng.integers(0, 65536, (count, 4, 4, 1), np.uint16)
+    return examples(count, **{"tasks": tasks, "labels": labels, "depth": depth, **changes})
+
+
+def dense_on_disk(folder: Path, count=3) -> Examples:
+    for domain in ("normal", "keypoints2d", "depth"):
+        (folder / domain).mkdir(exist_ok=True)
+        for k in range(count):
+            (folder / domain / f"{k}.png").write_bytes(b"x" * (k + 1))
+    paths = {d: np.array([str(folder / d / f"{k}.png") for k in range(count)]) for d in ("normal", "keypoints2d", "depth")}
+    return dense(count, labels={d: paths[d] for d in ("normal", "keypoints2d")}, depth=paths["depth"])
+
+
+class TestDense:
+    def test_take_cuts_maps_and_depth(self, tmp_path):
+        for whole in (dense(3), dense_on_disk(tmp_path)):
+            part = whole.take([2, 0])
+            assert part.ids == ("i2", "i0")
+            for name in ("normal", "keypoints2d"):
+                assert np.array_equal(part.labels[name], whole.labels[name][[2, 0]])
+            assert np.array_equal(part.depth, whole.depth[[2, 0]])
+
+    def test_only_keeps_depth_and_unlabelled_drops_it(self):
+        part = dense().only(["keypoints2d"])
+        assert set(part.labels) == {"keypoints2d"} and np.array_equal(part.depth, dense().depth)
+        assert dense().unlabelled().depth is None and not dense().unlabelled().labels
+
+    def test_hold_out_keeps_maps_beside_their_images(self):
+        whole = dense(40)
+        for part in hold_out(whole, 0.3):
+            at = [whole.ids.index(i) for i in part.ids]
+            assert np.array_equal(part.depth, whole.depth[at]) and np.array_equal(part.labels["normal"], whole.labels["normal"][at])
+
+    def test_lengths(self):
+        refused("4 ids do not match {'depth': 3}", dense, depth=dense().depth[:3])
+
+    def test_numbers_change_the_fingerprint(self):
+        whole, one, deep = dense(), dense(), dense()
+        one.labels["normal"][3, 3, 3, 2] ^= 1
+        deep.depth[0, 0, 0, 0] ^= 1
+        prints = {e.fingerprint for e in (whole, one, deep, dense(depth=None), whole.only(["normal"]), whole.unlabelled())}
+        assert len(prints) == 6 and dense().fingerprint == whole.fingerprint
+
+    def test_files_change_the_fingerprint_by_name_and_size(self, tmp_path):
+        before = dense_on_disk(tmp_path)
+        print_before = before.fingerprint
+        (tmp_path / "elsewhere").mkdir()
+        assert dense_on_disk(tmp_path / "elsewhere").fingerprint == print_before
+        for domain in ("normal", "depth"):
+            (tmp_path / domain / "1.png").write_bytes(b"longer than before")
+            assert before.fingerprint != print_before
+            assert dense_on_disk(tmp_path).fingerprint == print_before  # which writes them again
+
+    def test_fingerprints_of_data_without_maps_are_those_they_always_were(self):
+        """Cards and decisions on disk name data by them."""
+        assert examples().fingerprint == "59987947dfd226f7"
+        assert examples().unlabelled().fingerprint == "c93ea9567c3df8e7"
+        assert examples(fit="crop").fingerprint == "3f788089c946a994"
+        assert (examples().images_key, examples(fit="crop").images_key) == ("b7b4bae86b432d04", "36fe2f056a43c927")
+
+    def test_fingerprints_of_files_are_those_they_always_were(self, tmp_path):
+        assert on_disk(tmp_path).fingerprint == "86418b7815911a43"
 
 
 class TestHoldOut:

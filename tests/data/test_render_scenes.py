@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from amalgam_tf.data import celeba, fine_grained, scenes
+from amalgam_tf.data import celeba, codecs, fine_grained, maps, scenes, splits, taskonomy
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "render_scenes.py"
 
@@ -179,11 +179,45 @@ def test_folder_with_chosen_columns(tmp_path):
     assert (tmp_path / "made" / "val.csv").read_text().splitlines()[0] == "path,dome,shape"
 
 
+def test_taskonomy(tmp_path):
+    done = _run("--layout=taskonomy", "--output=made", "--count=6", "--size=24", "--seed=3", "--splits=val,test", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "made"
+    official = splits.load_groups("taskonomy")
+    assert sorted(p.name for p in root.iterdir()) == sorted(official["tiny_val"] + official["tiny_test"])
+    assert {p.name for p in (root / "ihlen").iterdir()} == {"rgb", "point_info", *scenes.DOMAINS.values()}
+    for split in ("val", "test"):
+        drawn = scenes.render(3, scenes.split_indices(split, 6), 24).images
+        dense = scenes.dense(3, scenes.split_indices(split, 6), 24)
+        buildings = official[f"tiny_{split}"]
+        places = [(b, point) for point in range(2) for b in buildings][:6]  # in turn
+        for i, (building, point) in enumerate(places):
+            stem = f"point_{point}_view_0_domain"
+            picture = Image.open(root / building / "rgb" / f"{stem}_rgb.png")
+            assert np.array_equal(picture, drawn[i])
+            for name, domain in scenes.DOMAINS.items():
+                image = Image.open(root / building / domain / f"{stem}_{domain}.png")
+                expected = codecs.get(domain).to_raw(dense[name][i])
+                assert image.mode == ("RGB" if domain == "normal" else "I;16")
+                assert np.array_equal(np.asarray(image, expected.dtype).reshape(expected.shape), expected)
+        # and through the reader, which orders by building
+        read = taskonomy.load(root=root, split=split)
+        assert read.ids == tuple(f"{b}/point_{p}_view_0" for b, p in sorted(places)) and not read.skipped
+        order = [places.index(place) for place in sorted(places)]
+        for name, domain in scenes.DOMAINS.items():
+            wanted = codecs.get(domain).encode(codecs.get(domain).to_raw(dense[name][order]), 24)
+            assert np.array_equal(maps.maps(read, domain, 24), wanted)
+        assert maps.valid(read, 24).all()
+    info = json.loads((root / "ihlen" / "point_info" / "point_0_view_0_domain_point_info.json").read_text())
+    assert (info["model_id"], info["view_id"], info["resolution"]) == ("ihlen", 0, 24)
+    assert 40 < np.degrees(info["field_of_view_rads"]) < 54 and len(info["camera_location"]) == 3  # as scenes.composing draws them
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--layout=coc", "--output=new"], "voc, coco, folder, celeba or cub"),
-        (["--output=new"], "voc, coco, folder, celeba or cub"),
+        (["--layout=coc", "--output=new"], "voc, coco, folder, celeba, cub or taskonomy"),
+        (["--output=new"], "voc, coco, folder, celeba, cub or taskonomy"),
         (["--layout=voc"], "--output"),
         (["--layout=voc", "--output=full"], "not an empty folder"),
         (["--layout=folder", "--output=full/file"], "not an empty folder"),

@@ -12,7 +12,7 @@ Geometry is in `solids.py` and `raycast.py`, colour and light in `shading.py`, w
 worker processes import this module, so it must stay cheap.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from amalgam_tf.data import codecs
 from amalgam_tf.data.examples import Examples
 from amalgam_tf.data.scenes import composing, raycast, shading
 from amalgam_tf.data.scenes.composing import MIN_FRACTION, SHAPES
@@ -46,6 +47,14 @@ TASKS = (
     Task("shape_surface", kind="category", labels=SHAPE_SURFACES, head="softmax"),
 )
 DENSE = {"depth": 1, "normals": 3, "occlusion_edges": 1, "texture_edges": 1, "keypoints": 1}  # maps of `dense` and their channels
+DOMAINS = {  # the codec of each, in the order of `DENSE_TASKS`
+    "depth": "depth_zbuffer",
+    "normals": "normal",
+    "occlusion_edges": "edge_occlusion",
+    "texture_edges": "edge_texture",
+    "keypoints": "keypoints2d",
+}
+DENSE_TASKS = tuple(codecs.task(name) for name in DOMAINS.values())
 
 SPLIT_SIZE = 10**9
 SPLITS = {"train": 0, "val": SPLIT_SIZE, "test": 2 * SPLIT_SIZE}  # the first scene of each split
@@ -103,7 +112,7 @@ def render(seed: int, indices: Sequence[int], size: int) -> Rendered:
     Raises:
         UserError: an argument out of range, or no index.
     """
-    _check(seed, indices, size)
+    check(seed, indices, size)
     images, facts, objects, segments = zip(*(_render_one(seed, int(i), size) for i in indices), strict=True)
     labels = {task.name: np.array([f[task.name] for f in facts], np.int32) for task in TASKS}
     return Rendered(np.stack(images), labels, objects, np.stack(segments))
@@ -123,7 +132,7 @@ def dense(seed: int, indices: Sequence[int], size: int) -> dict[str, np.ndarray]
     Raises:
         UserError: as `render`.
     """
-    _check(seed, indices, size)
+    check(seed, indices, size)
     rows = [_dense_one(seed, int(i), size) for i in indices]
     return {name: np.stack([r[name] for r in rows]).reshape(len(rows), size, size, channels) for name, channels in DENSE.items()}
 
@@ -155,25 +164,28 @@ def load(
     Raises:
         UserError: an argument out of range, an unknown split or task, a cache folder that cannot be written.
     """
-    if split not in SPLITS:
-        raise UserError(f"scenes have no split {split!r}: choose {', '.join(SPLITS)}")
-    if not 1 <= count <= SPLIT_SIZE:
-        raise UserError(f"the number of scenes must lie between 1 and {SPLIT_SIZE}, not {count}")
-    if workers is not None and workers < 1:
-        raise UserError(f"the number of worker processes must be at least 1, not {workers}")
-    indices = split_indices(split, count)
-    _check(seed, indices, size)
-    path = None if cache_dir is None else _cache_path(Path(cache_dir), split, count, size, seed)
-    stored = None if path is None else _read_cache(path, count, size)
-    if stored is None:
-        stored = _draw(seed, indices, size, workers)
-        if path is not None:
-            _write_cache(path, *stored)
-    images, table = stored
-    ids = tuple(f"{split}/{i:06d}" for i in range(count))
-    labels = {task.name: table[row] for row, task in enumerate(TASKS)}
-    examples = Examples(name=f"scenes/{split}", ids=ids, images=images, tasks=TASKS, labels=labels)
+    one = {"images": (np.uint8, (size, size, 3)), **{task.name: (np.int32, ()) for task in TASKS}}
+    stored = _stored("scenes", _chunk, one, split, count, size, seed, cache_dir, workers)
+    examples = _examples("scenes", split, TASKS, stored)
     return examples if tasks is None else examples.only(tasks)
+
+
+def load_dense(*, split: str, count: int, size: int, seed: int = 0, cache_dir: Path | None = None, workers: int | None = None) -> Examples:
+    """The first `count` scenes of a split with dense truth: the pictures of `load`, the maps of `dense` as their codecs' raw integers.
+
+    Args: those of `load`.
+
+    Returns:
+        Examples `scenes_dense/<split>` with the tasks `DENSE_TASKS` and labels uint8 or uint16 [count, size, size, channels]. Every
+        pixel shows something, so all count (`depth` is None).
+
+    Raises:
+        UserError: as `load`.
+    """
+    one = {"images": (np.uint8, (size, size, 3))}
+    one |= {task.name: (codecs.get(task.codec).dtype, (size, size, task.outputs)) for task in DENSE_TASKS}
+    stored = _stored("scenes_dense", _dense_chunk, one, split, count, size, seed, cache_dir, workers)
+    return _examples("scenes_dense", split, DENSE_TASKS, stored)
 
 
 def split_indices(split: str, count: int) -> range:
@@ -184,7 +196,7 @@ def split_indices(split: str, count: int) -> range:
 # ---- one scene ----------------------------------------------------------------------------------------------------------------------
 
 
-def _check(seed, indices, size):
+def check(seed, indices, size):
     if seed < 0 or not len(indices) or min(indices) < 0:
         raise UserError("scenes are numbered from 0: seed and scene numbers must not be negative, and there must be at least one")
     if not SMALLEST <= size <= LARGEST:
@@ -198,10 +210,15 @@ def _look(scene: Scene, size: int) -> tuple[np.ndarray, raycast.Hits]:
 
 def _render_one(seed, index, size):
     scene, segments = composing.compose(seed, index)
-    directions, hits = _look(scene, 2 * size)
-    image = _develop(shading.shade(scene, directions, hits), size, scene.noise, np.random.default_rng((seed, index, size)))
+    image, hits = picture(scene, seed, index, size)
     objects = _objects(scene, segments, hits.ids.reshape(2 * size, 2 * size))
     return image, _truth(scene, segments, objects), objects, segments
+
+
+def picture(scene: Scene, seed: int, index: int, size: int) -> tuple[np.ndarray, raycast.Hits]:
+    """uint8 [size, size, 3] with the noise of (seed, index, size), and what its four samples a pixel hit."""
+    directions, hits = _look(scene, 2 * size)
+    return _develop(shading.shade(scene, directions, hits), size, scene.noise, np.random.default_rng((seed, index, size))), hits
 
 
 def _develop(light: np.ndarray, size: int, noise: float, rng: np.random.Generator) -> np.ndarray:
@@ -255,6 +272,7 @@ def _dense_one(seed, index, size):
     normals = np.ascontiguousarray(turn(to_camera, normals).T).reshape(size, size, 3)
     image = _render_one(seed, index, size)[0]
     return {
+        "image": image,
         "depth": depth,
         "normals": normals,
         "occlusion_edges": shading.occlusion_edges(depth, normals, scene.camera),
@@ -266,30 +284,61 @@ def _dense_one(seed, index, size):
 # ---- many scenes --------------------------------------------------------------------------------------------------------------------
 
 
-def _chunk(seed: int, indices: range, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, size, size, 3] and labels int32 [tasks, n] in the order of `TASKS`: what a worker sends back."""
+def _chunk(seed: int, indices: range, size: int) -> dict[str, np.ndarray]:
+    """Images and labels by task: what a worker sends back."""
     rendered = render(seed, indices, size)
-    return rendered.images, np.stack([rendered.labels[task.name] for task in TASKS])
+    return {"images": rendered.images, **rendered.labels}
 
 
-def _draw(seed: int, indices: range, size: int, workers: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _dense_chunk(seed: int, indices: range, size: int) -> dict[str, np.ndarray]:
+    rows = [_dense_one(seed, i, size) for i in indices]
+    raw = {d: codecs.get(d).to_raw(np.stack([r[m] for r in rows])).reshape(len(rows), size, size, DENSE[m]) for m, d in DOMAINS.items()}
+    return {"images": np.stack([r["image"] for r in rows]), **raw}
+
+
+def _stored(kind, chunk_of, one, split, count, size, seed, cache_dir, workers) -> dict[str, np.ndarray]:
+    """What `chunk_of` draws for the first scenes of a split, from the cache if it is there; `one`: type and shape of a scene's arrays."""
+    if split not in SPLITS:
+        raise UserError(f"scenes have no split {split!r}: choose {', '.join(SPLITS)}")
+    if not 1 <= count <= SPLIT_SIZE:
+        raise UserError(f"the number of scenes must lie between 1 and {SPLIT_SIZE}, not {count}")
+    if workers is not None and workers < 1:
+        raise UserError(f"the number of worker processes must be at least 1, not {workers}")
+    indices = split_indices(split, count)
+    check(seed, indices, size)
+    path = None if cache_dir is None else _cache_path(Path(cache_dir), kind, split, count, size, seed)
+    stored = None if path is None else _read_cache(path, count, one)
+    if stored is None:
+        stored = _draw(chunk_of, seed, indices, size, workers)
+        if path is not None:
+            _write_cache(path, stored)
+    return stored
+
+
+def _examples(kind: str, split: str, tasks: tuple[Task, ...], stored: dict[str, np.ndarray]) -> Examples:
+    ids = tuple(f"{split}/{i:06d}" for i in range(len(stored["images"])))
+    labels = {task.name: stored[task.name] for task in tasks}
+    return Examples(name=f"{kind}/{split}", ids=ids, images=stored["images"], tasks=tasks, labels=labels)
+
+
+def _draw(chunk_of: Callable, seed: int, indices: range, size: int, workers: int | None) -> dict[str, np.ndarray]:
     chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]
     workers = min(workers or (os.cpu_count() or 1), len(chunks))
     parts = None
     if workers > 1 and len(indices) >= _ALONE:
         try:
-            parts = _draw_in_processes(seed, chunks, size, workers)
+            parts = _draw_in_processes(chunk_of, seed, chunks, size, workers)
         except (OSError, ImportError, BrokenProcessPool):
             pass  # no semaphores here (some containers), or a worker was killed: slower, but the same pictures
-    parts = parts or [_chunk(seed, chunk, size) for chunk in chunks]
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
+    parts = parts or [chunk_of(seed, chunk, size) for chunk in chunks]
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
-def _draw_in_processes(seed, chunks, size, workers):
+def _draw_in_processes(chunk_of, seed, chunks, size, workers):
     # spawn, never fork: a fork of a process in which TensorFlow has threads can hang
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         with _no_main_module():
-            waiting = [pool.submit(_chunk, seed, chunk, size) for chunk in chunks]  # workers start within submit
+            waiting = [pool.submit(chunk_of, seed, chunk, size) for chunk in chunks]  # workers start within submit
         try:
             return [w.result() for w in waiting]
         except BaseException:
@@ -315,9 +364,10 @@ def _no_main_module() -> Iterator[None]:
 # ---- the cache ----------------------------------------------------------------------------------------------------------------------
 
 
-def _cache_path(folder: Path, split, count, size, seed) -> Path:
-    key = repr((VERSION, np.__version__, TASKS, split, count, size, seed))  # NumPy's version: only within one are the bits promised
-    name = f"scenes-{split}-{count}x{size}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+def _cache_path(folder: Path, kind, split, count, size, seed) -> Path:
+    tasks = {"scenes": TASKS, "scenes_dense": tuple(codecs.get(t.codec) for t in DENSE_TASKS)}[kind]
+    key = repr((VERSION, np.__version__, tasks, split, count, size, seed))  # NumPy's version: only within one are the bits promised
+    name = f"{kind}-{split}-{count}x{size}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -325,23 +375,23 @@ def _cache_path(folder: Path, split, count, size, seed) -> Path:
     return folder / name
 
 
-def _read_cache(path: Path, count: int, size: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _read_cache(path: Path, count: int, one: dict[str, tuple]) -> dict[str, np.ndarray] | None:
     """What the file holds, or None where it is missing, damaged or of another make."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            images, table = stored["images"], stored["labels"]
+        with np.load(path, allow_pickle=False) as file:
+            stored = {name: file[name] for name in one}
     except Exception:  # NumPy and zipfile fail over damage in a dozen ways; each means the same: draw again
         return None
-    fits = images.shape == (count, size, size, 3) and images.dtype == np.uint8
-    return (images, table) if fits and table.shape == (len(TASKS), count) and table.dtype == np.int32 else None
+    fits = (stored[name].shape == (count, *shape) and stored[name].dtype == dtype for name, (dtype, shape) in one.items())
+    return stored if all(fits) else None
 
 
-def _write_cache(path: Path, images: np.ndarray, table: np.ndarray) -> None:
+def _write_cache(path: Path, stored: dict[str, np.ndarray]) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, images=images, labels=table)
+                np.savez(file, **stored)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

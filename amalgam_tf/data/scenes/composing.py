@@ -84,7 +84,7 @@ def _material(rng, pattern, scale) -> Material:
     return Material(pattern, color, _contrast(rng, color), scale, rng.uniform(0.2, 0.8, 3), axis / np.sqrt((axis**2).sum()), gloss)
 
 
-def _dims(rng, shape, size) -> tuple[float, ...]:
+def dims_of(rng, shape, size) -> tuple[float, ...]:
     """Dimensions of a shape of about `size` metres radius; ranges of neighbouring shapes nearly touch, so that they are easily confused."""
 
     def u(low, high):
@@ -144,7 +144,7 @@ def _place(rng, bodies, hull) -> tuple[float, float]:
 
 
 def _body(rng, shape, size, bodies) -> Body:
-    dims, rotation = _dims(rng, shape, size), _pose(rng)
+    dims, rotation = dims_of(rng, shape, size), _pose(rng)
     x, y = _place(rng, bodies, SOLIDS[shape].hull(dims))
     return Body(shape, np.array([x, y, rest_height(shape, dims, rotation)]), rotation, dims)
 
