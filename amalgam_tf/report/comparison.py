@@ -5,8 +5,13 @@ from pathlib import Path
 import re
 
 from amalgam_tf.errors import UserError, one_of
-from amalgam_tf.report import customize, customize_seeds, figures, paper, seeds, text
+from amalgam_tf.report import customize, customize_seeds, figures, paper, seeds, soka, soka_seeds, text
 from amalgam_tf.report.runs import FinishedRun, groups, read
+
+_OWN = {  # methods with a summary of their own: name in sentences, method of their teachers' runs, what writes it
+    customize.METHOD: ("Customize", "teacher", customize_seeds.write),
+    soka.METHOD: ("SOKA", soka.TEACHER, soka_seeds.write),
+}
 
 
 def compare(
@@ -15,8 +20,9 @@ def compare(
     """Writes the comparisons that runs allow into a folder, and returns them as text.
 
     Runs that name a row of one of AFK's or Customize's tables stand beside that table: `{table}.md`, `{table}.csv`, for AFK's fig. 3 also
-    `.png`. All others are summarised: those of Customize together, `summary_customize.md` (`customize_seeds.write`); the rest by test part
-    and task list, `summary_{test part}.md` and files beside it (`seeds.write`).
+    `.png`. All others are summarised: those of Customize together, `summary_customize.md` (`customize_seeds.write`), those of SOKA by
+    test part, `summary_soka.md` (`soka_seeds.write`); the rest by test part and task list,
+    `summary_{test part}.md` and files beside it (`seeds.write`).
 
     Args:
         places: workdirs, results files or patterns of them.
@@ -37,6 +43,11 @@ def compare(
     if resamples < 1:
         raise UserError(f"--resamples must be at least 1, not {resamples}")
     runs, notes = read(places)
+    if not any(r.method == soka.METHOD for r in runs) and (taught := [r for r in runs if r.method == soka.TEACHER]):
+        if len(taught) == len(runs):
+            raise UserError(f"--runs: {taught[0].name} is a teacher of maps, and no student is named: name the runs of SOKA it taught, too")
+        notes.append(f"left out, teachers of maps without a student: {', '.join(r.name for r in taught)}")
+        runs = [r for r in runs if r.method != soka.TEACHER]
     ours = [r for r in runs if r.method == customize.METHOD]
     named = {t: [r for r in runs if paper.table_of(r.results) == t] for t in paper.TABLES}
     named |= {t: customize.named(t, ours) for t in customize.TABLES}
@@ -48,9 +59,10 @@ def compare(
         jobs = [(summary, _one_experiment(runs))]
     elif not table:
         unnamed = [r for r in runs if not any(r is n for of in named.values() for n in of)]
-        jobs = _experiments([r for r in unnamed if r.method != customize.METHOD], runs)
+        jobs = _experiments([r for r in unnamed if r.method not in (*_OWN, soka.TEACHER)], runs)
         if own := [r for r in unnamed if r.method == customize.METHOD]:
             jobs.append(("summary_customize", own))
+        jobs += _by_test_part("summary_soka", [r for r in unnamed if r.method in (soka.METHOD, soka.TEACHER)])
     folder = _folder(Path(output))
     said, files = [*(f"note: {n}" for n in notes)], []
     for name in [table] if table else [t for t, of in named.items() if of]:
@@ -75,10 +87,21 @@ def _folder(output: Path) -> Path:
 
 
 def _summarised(name: str, members: Sequence[FinishedRun], folder: Path, resamples: int) -> tuple[str, list[Path]]:
-    if any(r.method == customize.METHOD for r in members):
-        sources = [r for r in members if r.method == "teacher"]
-        return customize_seeds.write(name, [r for r in members if r.method == customize.METHOD], sources, folder, resamples)
+    for method, (_, taught_by, write) in _OWN.items():
+        if own := [r for r in members if r.method == method]:
+            return write(name, own, [r for r in members if r.method == taught_by], folder, resamples)
     return seeds.write(name, *groups(members), folder, resamples)
+
+
+def _by_test_part(name: str, runs: Sequence[FinishedRun]) -> list[tuple[str, list[FinishedRun]]]:
+    """One experiment a test part that has a student; of several the parts' names are added."""
+    found: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        found.setdefault(run.test_set, []).append(run)
+    found = {part: members for part, members in found.items() if any(r.method in _OWN for r in members)}
+    if len(found) < 2:
+        return [(name, members) for members in found.values()]
+    return [(f"{name}_" + re.sub(r"[^\w.+-]+", "-", part).strip("-"), members) for part, members in found.items()]
 
 
 def _beside_table(table: str, runs: Sequence[FinishedRun], metric: str, folder: Path) -> tuple[str, list[Path]]:
@@ -97,22 +120,24 @@ def _beside_table(table: str, runs: Sequence[FinishedRun], metric: str, folder: 
 
 
 def _one_experiment(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """All of them, if that makes sense. Runs of Customize may differ in tasks and test parts: they are shown by family.
+    """All of them, if that makes sense. Runs of Customize may differ in tasks and test parts, those of SOKA in tasks: they are shown apart.
 
     Raises:
-        UserError: runs of different test parts, students of different labels, or of Customize and another method.
+        UserError: runs of different test parts, students of different labels, or of Customize or SOKA and another method.
     """
-    if ours := [r for r in runs if r.method == customize.METHOD]:
-        if other := [r for r in runs if r.method not in (customize.METHOD, "teacher")]:
-            raise UserError(f"--summary: {ours[0].name} is of Customize and {other[0].name} of {other[0].method}: summarise one method")
-        return list(runs)
+    for method, (said, taught_by, _) in _OWN.items():
+        if ours := [r for r in runs if r.method == method]:
+            if other := [r for r in runs if r.method not in (method, taught_by)]:
+                raise UserError(f"--summary: {ours[0].name} is of {said} and {other[0].name} of {other[0].method}: summarise one method")
+            if method == customize.METHOD:
+                return list(runs)
     first = runs[0]
     for run in runs:
         if run.test_set != first.test_set:
             raise UserError(
                 f"--summary: {first.name} was measured on {first.test_set} and {run.name} on {run.test_set}: summarise runs of one test set"
             )
-    students = [r for r in runs if r.method != "teacher"]
+    students = [r for r in runs if r.method not in ("teacher", soka.METHOD, soka.TEACHER)]
     for run in students:
         mine, theirs = (", ".join(r.results["tasks"]) for r in (students[0], run))
         if set(run.results["tasks"]) != set(students[0].results["tasks"]):

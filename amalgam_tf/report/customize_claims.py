@@ -144,9 +144,7 @@ class Images:
     def _column(self, run: FinishedRun, key: str) -> np.ndarray:
         if run.scores not in self._arrays:
             self._arrays[run.scores] = resampling.arrays_of(run)
-        if key not in self._arrays[run.scores]:
-            raise UserError(f"{run.scores} has no {key!r}: it is of another run than the results.json beside it")
-        return self._arrays[run.scores][key]
+        return resampling.column(run, self._arrays[run.scores], key)
 
 
 # -- differences ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amalgam_tf.report import customize, customize_claims, figures, text
+from amalgam_tf.report import customize, customize_claims, customize_rates, figures, text
 from amalgam_tf.report.customize import ACCURACY, BALANCED, COMPONENT, MAJORITY, METRICS, Kind, kind_of, measured, teachers_of
 from amalgam_tf.report.figures import OnTask, SourceCurve, Stages
 from amalgam_tf.report.runs import STUDENT, FinishedRun, Group
@@ -117,6 +117,11 @@ def comparisons(family: Family) -> dict[str, list[OnTask]]:
     return found
 
 
+def operating_points(family: Family) -> list[OnTask]:
+    """Source nets, what is followed and component net of every task (`customize_rates`)."""
+    return customize_rates.rows({t: g for t in family.tasks if (g := family.component(t))})
+
+
 def every_row(family: Family) -> list[OnTask]:
     """All students and their teachers, for the CSV."""
     rows = []
@@ -190,10 +195,11 @@ def write(name: str, found: Sequence[FinishedRun], sources: Sequence[FinishedRun
     made = families(groups)
     said = [f"# {name}", "", "Percent; median over seeds [smallest..largest]. Majority: the accuracy of always the commonest class.", ""]
     said += [*(f"* {n}" for n in notes), *[""] * bool(notes)]
-    files = [_write_csv(made, output / f"{name}.csv")]
+    points = [operating_points(family) for family in made]
+    files = [_write_csv(made, points, output / f"{name}.csv")]
     said += _said_figures(made, name, output, files)
     claimed = []
-    for family in made:
+    for family, about in zip(made, points, strict=True):
         said += [f"## {family.title}", "", f"Test part: {family.test_sets}.", ""]
         if rows := stages(family):
             said += ["### Source nets, component net, target net", "", *network_table(rows), ""]
@@ -201,7 +207,7 @@ def write(name: str, found: Sequence[FinishedRun], sources: Sequence[FinishedRun
             said += [f"### {heading}", "", *network_table(rows), ""]
         rows = customize_claims.differences(customize_claims.claims(family.groups), resamples)
         claimed += [{"family": family.title, **r} for r in rows]
-        said += _said_claims(rows) + ["### Sizes and times of training", "", *size_table(family), ""]
+        said += _said_claims(rows) + customize_rates.said(about) + ["### Sizes and times of training", "", *size_table(family), ""]
     if claimed:
         rows = ([r[k] for k in CLAIMS_HEAD] for r in claimed)
         files.append(text.write_csv(output / f"{name}_differences.csv", CLAIMS_HEAD, rows))
@@ -223,14 +229,15 @@ def _said_claims(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["### Differences", "", said, "", *claim_table(rows), ""]
 
 
-def _write_csv(made: Sequence[Family], path: Path) -> Path:
+def _write_csv(made: Sequence[Family], points: Sequence[Sequence[OnTask]], path: Path) -> Path:
     rows = []
-    for family in made:
-        for row in every_row(family):
+    for family, about in zip(made, points, strict=True):
+        lines: dict[tuple[str, str, str], Sequence[float]] = {}
+        for row in [*every_row(family), *about]:
             for metric, values in row.values.items():
                 if values:
-                    numbers = [f"{f(values):.6g}" for f in (text.median, min, max)]
-                    rows.append([family.title, row.task, row.name, metric, *numbers, len(values)])
+                    lines.setdefault((row.task, row.name, metric), values)  # a component's accuracy stands in both
+        rows += [[family.title, *line, *(f"{f(v):.6g}" for f in (text.median, min, max)), len(v)] for line, v in lines.items()]
     return text.write_csv(path, CSV_HEAD, rows)
 
 

@@ -23,7 +23,7 @@ COLOURS = {
 }
 OTHER_COLOUR = "#439894"
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
-_DPI = 130
+DPI = 130
 _TEST_METRICS = {"accuracy": "accuracy % (test)", "balanced_accuracy": "balanced accuracy % (test)"}
 _MOST_STREAMS = 10  # more lines than these cannot be told apart
 
@@ -46,7 +46,7 @@ def colour(kind: str) -> str:
     return COLOURS.get(kind, OTHER_COLOUR)
 
 
-def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(draw)
     def drawn(*args, **options):
         import matplotlib
@@ -63,7 +63,7 @@ def part_of(results: Mapping[str, Any]) -> str:
 
 
 # -- of one run -------------------------------------------------------------------------------------------------------
-@_styled
+@styled
 def per_task(results: Mapping[str, Any], path: Path) -> bool:
     """AP of every task: its teacher, the student, and the prevalence (what a guess reaches). False if no task has an AP."""
     ap, measured = headline_ap(results["test"]["data"]), results["test"]["student"]["per_task"]
@@ -76,21 +76,21 @@ def per_task(results: Mapping[str, Any], path: Path) -> bool:
         "student": ("student", [measured[t][ap] for t in tasks]),
         "guess": ("guess", [measured[t]["prevalence"] for t in tasks]),
     }
-    figure, ((axes,),) = _figure(1, 1, (max(5, 0.9 * len(tasks)), 3.4))
+    figure, ((axes,),) = new_figure(1, 1, (max(5, 0.9 * len(tasks)), 3.4))
     for i, (name, (kind, values)) in enumerate(groups.items()):
         axes.bar([x + 0.27 * (i - 1) for x in range(len(tasks))], values, 0.27, label=name, color=colour(kind))
     axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right")
     axes.set(ylabel="average precision (test)", ylim=(0, 1))
     axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.15))
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
     return True
 
 
-@_styled
+@styled
 def block_losses(results: Mapping[str, Any], path: Path) -> None:
     """Held-out divergence of every stream over the blocks, its branch point marked."""
     blocks = list(results["block_losses"])
-    figure, ((axes,),) = _figure(1, 1, (max(5, 0.5 * len(blocks) + 3), 3.4))
+    figure, ((axes,),) = new_figure(1, 1, (max(5, 0.5 * len(blocks) + 3), 3.4))
     for stream in results["block_losses"][blocks[0]]:
         values = [results["block_losses"][b][stream]["divergence"] for b in blocks]
         (line,) = axes.plot(blocks, values, marker=".", label=stream)
@@ -99,10 +99,10 @@ def block_losses(results: Mapping[str, Any], path: Path) -> None:
     axes.set(xlabel="block", ylabel=f"{part_of(results)} divergence (nats)", ylim=(0, None))
     axes.tick_params(axis="x", rotation=45 if len(blocks) > 8 else 0)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
 
 
-@_styled
+@styled
 def transfer_losses(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
     """The transfer loss of every tap over the steps of its phase (CUST eq. 2). False if none was measured.
 
@@ -113,17 +113,17 @@ def transfer_losses(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
     rows = [r for r in rows if any(key.startswith("transfer/") for key in r)]
     if not rows:
         return False
-    figure, ((axes,),) = _figure(1, 1, (6, 3.4))
+    figure, ((axes,),) = new_figure(1, 1, (6, 3.4))
     for key in (k for k in rows[0] if k.startswith("transfer/")):
         axes.plot([r["step"] for r in rows], [r[key] for r in rows], marker="." if len(rows) < 30 else "", label=key.partition("/")[2])
     axes.set(xlabel="step", ylabel="transfer loss, mean over a batch", yscale="log")
     axes.legend(fontsize=7, title="tap", loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
     return True
 
 
 # -- of several runs --------------------------------------------------------------------------------------------------
-@_styled
+@styled
 def pareto(lines: Sequence[Line], before: Mapping[str, Mapping[int, Network]], ap: str, path: Path) -> None:
     """What size buys: parameters against held-out divergence and against test mAP; medians over seeds, bars from min to max.
 
@@ -133,7 +133,7 @@ def pareto(lines: Sequence[Line], before: Mapping[str, Mapping[int, Network]], a
         ap: which average precision.
         path: the PNG.
     """
-    figure, (panels,) = _figure(1, 2, (9.5, 4.2))
+    figure, (panels,) = new_figure(1, 2, (9.5, 4.2))
     values = (lambda n: n.divergence, lambda n: n.mean(ap))
     for axes, value, label in zip(panels, values, ("held-out divergence (nats, mean over labels)", "test mAP"), strict=True):
         families = {line.name.partition(" of ")[2] for line in lines if line.kind == "curve"}
@@ -158,7 +158,7 @@ def pareto(lines: Sequence[Line], before: Mapping[str, Mapping[int, Network]], a
         handles["hollow: before fine-tuning"] = axes.plot([], [], "o", color="black", fillstyle="none")[0]
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 4), fontsize=8)
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
 
 
 def _point(networks: Mapping[int, Network], value) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -190,7 +190,7 @@ def _mark(axes, point, line: Line, marker: str, filled: bool = True) -> None:
         axes.annotate(short, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8, color=colour(line.kind))
 
 
-@_styled
+@styled
 def blocks_over_seeds(results: Sequence[Mapping[str, Any]], path: Path) -> bool:
     """Held-out divergence block by block: every stream's median over seeds, and the mean over streams with its range over seeds.
 
@@ -207,7 +207,7 @@ def blocks_over_seeds(results: Sequence[Mapping[str, Any]], path: Path) -> bool:
     streams = list(results[0]["block_losses"][blocks[0]])
     each = {s: [[r["block_losses"][b][s]["divergence"] for r in results] for b in blocks] for s in streams}
     means = [[sum(each[s][i][j] for s in streams) / len(streams) for j in range(len(results))] for i in range(len(blocks))]
-    figure, ((axes,),) = _figure(1, 1, (max(5.5, 0.5 * len(blocks) + 3), 3.4))
+    figure, ((axes,),) = new_figure(1, 1, (max(5.5, 0.5 * len(blocks) + 3), 3.4))
     few = len(streams) <= _MOST_STREAMS
     for stream, values in each.items():
         look = {"label": stream} if few else {"color": COLOURS["guess"]}
@@ -218,7 +218,7 @@ def blocks_over_seeds(results: Sequence[Mapping[str, Any]], path: Path) -> bool:
     axes.set(xlabel="block", ylabel="held-out divergence (nats)", ylim=(0, None))
     axes.tick_params(axis="x", rotation=45 if len(blocks) > 8 else 0)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
     return True
 
 
@@ -236,7 +236,7 @@ class Pair(NamedTuple):
     published: Mapping[str, Mapping[str, float]]
 
 
-@_styled
+@styled
 def curves_of_pairs(pairs: Sequence[Pair], path: Path) -> bool:
     """AFK's fig. 3: a column a pair; above accuracy, which the paper's numbers behave like (spec E1), below average precision.
 
@@ -246,7 +246,7 @@ def curves_of_pairs(pairs: Sequence[Pair], path: Path) -> bool:
     pairs = [p for p in pairs if p.results]
     if not pairs:
         return False
-    figure, grid = _figure(2, len(pairs), (max(5.5, 4.2 * len(pairs)), 6))
+    figure, grid = new_figure(2, len(pairs), (max(5.5, 4.2 * len(pairs)), 6))
     for column, pair in enumerate(pairs):
         ap = headline_ap(pair.results[0]["test"]["data"])
         for axes, metric in zip(grid[:, column], ("accuracy", ap), strict=True):
@@ -268,7 +268,7 @@ def curves_of_pairs(pairs: Sequence[Pair], path: Path) -> bool:
     figure.legend(handles, looks.keys(), loc="outside lower center", ncols=3, fontsize=8)
     grid[0, 0].set_ylabel("accuracy % (test)")
     grid[1, 0].set_ylabel("average precision % (test)")
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
     return True
 
 
@@ -314,7 +314,7 @@ class Stages(NamedTuple):
     majority: Mapping[str, float]
 
 
-@_styled
+@styled
 def stages(panels: Sequence[Stages], path: Path) -> bool:
     """Customize's source nets, component and target net of every task: left accuracy with the majority rate as a line, right balanced
     accuracy; medians over seeds, whiskers from min to max. False if there is nothing to draw.
@@ -322,7 +322,7 @@ def stages(panels: Sequence[Stages], path: Path) -> bool:
     if not panels:
         return False
     longest = max(len(p.bars) + len(p.majority) for p in panels)
-    figure, grid = _figure(len(panels), 2, (max(7, 0.5 * longest + 2), 2.9 * len(panels)))
+    figure, grid = new_figure(len(panels), 2, (max(7, 0.5 * longest + 2), 2.9 * len(panels)))
     for row, panel in zip(grid, panels, strict=True):
         for axes, (metric, label) in zip(row, _TEST_METRICS.items(), strict=True):
             _bars_of_tasks(axes, panel, metric)
@@ -332,7 +332,7 @@ def stages(panels: Sequence[Stages], path: Path) -> bool:
     handles = [grid[0, 0].bar([0], [0], color=colour(kind)) for kind in names]
     handles.append(grid[0, 0].plot([], [], color="black", linewidth=1.5)[0])
     figure.legend(handles, [*names.values(), "majority class"], loc="outside lower center", ncols=4, fontsize=8)
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
     return True
 
 
@@ -367,14 +367,14 @@ class SourceCurve(NamedTuple):
     sources: Mapping[int, Mapping[str, Sequence[float]]]
 
 
-@_styled
+@styled
 def number_of_sources(curves: Sequence[SourceCurve], path: Path) -> bool:
     """Customize's fig. 5: a row a task, over the number of source nets; left accuracy with the majority rate, right balanced accuracy.
     Medians over seeds, bands from min to max. False if there is nothing to draw.
     """
     if not curves:
         return False
-    figure, grid = _figure(len(curves), 2, (8, 2.9 * len(curves)))
+    figure, grid = new_figure(len(curves), 2, (8, 2.9 * len(curves)))
     for row, curve in zip(grid, curves, strict=True):
         for axes, (metric, label) in zip(row, _TEST_METRICS.items(), strict=True):
             for name, kind, of in (("component net", "component", curve.component), ("mean of its source nets", "teachers", curve.sources)):
@@ -389,11 +389,11 @@ def number_of_sources(curves: Sequence[SourceCurve], path: Path) -> bool:
         row[0].set_title(curve.task, fontsize=8, loc="left")
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8)
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
     return True
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]):
+def new_figure(rows: int, columns: int, size: tuple[float, float]):
     """A figure and its grid of axes. Without pyplot: no display, no state that outlives the figure."""
     from matplotlib.figure import Figure  # late, since most programs draw nothing
 

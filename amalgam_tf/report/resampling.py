@@ -7,6 +7,7 @@ images explains of the mean difference; how much the seeds explain shows in the 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -48,26 +49,27 @@ def arrays_of(run: FinishedRun) -> dict[str, np.ndarray]:
         raise UserError(f"{run.scores} is damaged ({type(error).__name__}): delete it, or evaluate the run again") from error
 
 
+def column(run: FinishedRun, arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    """One array of those of `arrays_of`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if key not in arrays:
+        raise UserError(f"{run.scores} has no {key!r}: it is of another run than the results.json beside it")
+    return arrays[key]
+
+
 def load(run: FinishedRun) -> Scored:
     """Reads the scores of a run.
 
     Raises:
         UserError: a damaged file, or one that lacks a task or a network; the sentence names file and key.
     """
-    arrays = arrays_of(run)
-
-    def column(key: str) -> np.ndarray:
-        if key not in arrays:
-            raise UserError(f"{run.scores} has no {key!r}: it is of another run than the results.json beside it")
-        return arrays[key]
-
-    kept = kept_streams(run.results)
-    tasks = [t for t in run.results["tasks"] if column(f"{STUDENT}/{t}").ndim == 1]  # categories have a column a class
-    networks = {
-        STUDENT: {t: column(f"{STUDENT}/{t}") for t in tasks},
-        TEACHERS: {t: column(f"{kept[t][0]}/{t}") for t in tasks},
-    }
-    return Scored(column("ids"), {t: column(f"truth/{t}") for t in tasks}, networks)
+    of, kept = partial(column, run, arrays_of(run)), kept_streams(run.results)
+    tasks = [t for t in run.results["tasks"] if of(f"{STUDENT}/{t}").ndim == 1]  # categories have a column a class
+    networks = {STUDENT: {t: of(f"{STUDENT}/{t}") for t in tasks}, TEACHERS: {t: of(f"{kept[t][0]}/{t}") for t in tasks}}
+    return Scored(of("ids"), {t: of(f"truth/{t}") for t in tasks}, networks)
 
 
 class Resamples:

@@ -6,7 +6,7 @@ from typing import Any
 
 from amalgam_tf import published
 from amalgam_tf.errors import UserError
-from amalgam_tf.report import figures, text
+from amalgam_tf.report import dense, figures, generated, text
 from amalgam_tf.report.runs import BEFORE, RESULTS, headline_ap, kept_streams, rule_of, rule_text
 from amalgam_tf.report.text import number, percent
 from amalgam_tf.training import state
@@ -25,10 +25,14 @@ def write(workdir: Path) -> Path:
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
     lines = [f"# {results['method']}: {', '.join(results['tasks'])}", "", *_facts(results), "", "## Measured", "", *table(results), ""]
-    if results["method"] != "teacher":
+    if results["method"] in dense.METHODS:
+        lines += dense.sections(results, measured_in_training(workdir), workdir)
+    elif results["method"] != "teacher" and "test" in results:
         if figures.per_task(results, folder / "per_task.png"):
             lines += ["![per task](figures/per_task.png)", ""]
         lines += _top_k(results)
+    if "labels" in results:
+        lines += generated.sections(results)
     if results.get("block_losses"):
         figures.block_losses(results, folder / "block_losses.png")
         lines += ["## Branch points", "", *_branches(results), "", "![block losses](figures/block_losses.png)", ""]
@@ -53,7 +57,11 @@ def summary(workdir: Path) -> str:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    """Per-task lines of a Markdown table: AP and accuracy of the teachers and the student beside the commonest answer."""
+    """Lines of Markdown tables: AP and accuracy of the teachers and the student beside the commonest answer; for maps their own metrics."""
+    if results["method"] in dense.METHODS:
+        return dense.table(results)
+    if "test" not in results:
+        return generated.table(results)
     return _teacher_table(results) if results["method"] == "teacher" else _student_table(results)
 
 
@@ -111,9 +119,6 @@ def _means(rows: list[list[str]]) -> list[str]:
 
 
 def _facts(results: dict[str, Any]) -> list[str]:
-    test = results["test"]
-    eleven = headline_ap(test["data"]) == "ap_11pt"
-    average = "mean over 11 recalls of the best precision (VOC2007)" if eleven else "area under the interpolated precision-recall curve"
     return [
         f"* command: `{results['command']}`",
         f"* seed {results['seed']}, commit {results['commit'] or 'unknown'}, {results['precision']}",
@@ -123,14 +128,27 @@ def _facts(results: dict[str, Any]) -> list[str]:
             if results.get("finetune", {}).get("step") == 0
             else []
         ),
+        *(_about_test(results) if "test" in results else ["* no image was read: the numbers are of generated images"]),
+    ]
+
+
+def _about_test(results: dict[str, Any]) -> list[str]:
+    test = results["test"]
+    return [
         f"* test data: {test['data']}, {test['images']} images (used for these numbers only)",
         *(
-            [f"* {test['skipped']['count']} more test images could not be read and count nowhere (`results.json` lists them)"]
+            [f"* {test['skipped']['count']} more test images are unreadable or lack a file and count nowhere (`results.json` lists them)"]
             if "skipped" in test
             else []
         ),
-        f"* AP: {average}; trivial: always giving the commonest answer",
+        *([] if results["method"] in dense.METHODS else [_about_ap(test["data"])]),
     ]
+
+
+def _about_ap(test_set: str) -> str:
+    eleven = headline_ap(test_set) == "ap_11pt"
+    average = "mean over 11 recalls of the best precision (VOC2007)" if eleven else "area under the interpolated precision-recall curve"
+    return f"* AP: {average}; trivial: always giving the commonest answer"
 
 
 def _top_k(results: dict[str, Any]) -> list[str]:
@@ -182,10 +200,10 @@ def _selection(results: dict[str, Any]) -> list[str]:
 
 def _curve(results: dict[str, Any]) -> list[str]:
     """The student with all tasks branched at one block (spec A17, the paper's fig. 3)."""
-    curve, ap = results.get("curve"), headline_ap(results["test"]["data"])
+    curve = results.get("curve")
     if not curve:
         return []
-    rows = []
+    ap, rows = headline_ap(results["test"]["data"]), []
     for block, at in curve.items():
         mean = at["test"]["mean"]
         size = [f"{at['parameters'] / 1e6:.3f}", f"{at['flops'] / 1e9:.3f}"]

@@ -13,7 +13,7 @@ from amalgam_tf.errors import UserError
 from amalgam_tf.training import state
 
 _BLOCK = re.compile(r"b(\d+)(?:_\d+)?")
-RESULTS, SCORES, CONFIG = "results.json", "scores.npz", "config.json"
+RESULTS, SCORES, CONFIG, CARD = "results.json", "scores.npz", "config.json", "card.json"
 TEACHERS, STUDENT, BEFORE = "teachers", "student", "student_before_finetune"
 
 
@@ -139,8 +139,10 @@ def read(places: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
 
 
 def _inside_run(path: Path) -> bool:
-    """Whether a pattern reached into a workdir: its config.json and checkpoints are no runs, and need no note."""
-    return path.name != RESULTS and (path.parent / RESULTS).is_file() and not (path / RESULTS).is_file()
+    """Whether a pattern reached into a workdir, finished or not: its config.json, cards and checkpoints are no runs, and need no note."""
+    if path.name == RESULTS or (path / RESULTS).is_file():
+        return False
+    return path.name == CARD or any((path.parent / name).is_file() for name in (RESULTS, CONFIG))
 
 
 def _read_one(name: str, file: Path) -> FinishedRun:

@@ -524,8 +524,8 @@ class TestScores:
 class TestFigures:
     @pytest.fixture
     def drawn(self, monkeypatch):
-        seen, real = [], figures._figure
-        monkeypatch.setattr(figures, "_figure", lambda *a: seen.append(real(*a)) or seen[-1])
+        seen, real = [], figures.new_figure
+        monkeypatch.setattr(figures, "new_figure", lambda *a: seen.append(real(*a)) or seen[-1])
         return seen
 
     def test_bars_and_the_majority_line(self, drawn, tmp_path):

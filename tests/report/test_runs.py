@@ -36,6 +36,16 @@ class TestRead:
         assert [r.seed for r in found] == [0, 1]
         assert notes == [f"left out, no results.json there: {tmp_path / 'cache'}"]
 
+    def test_a_pattern_that_reaches_into_workdirs_takes_their_results_only(self, tmp_path):
+        """Of a finished run, of its teacher's folder, and of a run that is still going on."""
+        finished = fakes.save(tmp_path / "runs" / "a", fakes.student(0.9))
+        for file in (finished / "config.json", finished / "teacher" / "card.json", tmp_path / "runs" / "b" / "config.json"):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text('{"format": 1}')
+        for pattern in ("runs/*/*", "runs/**"):
+            found, _ = runs.read([str(tmp_path / pattern)])
+            assert len(found) == 1 and found[0].results["method"] == "afk"
+
     def test_scores_belong_to_results_json_only(self, tmp_path):
         folder = fakes.save(tmp_path / "a", fakes.student(0.9))
         (folder / "scores.npz").write_bytes(b"")

@@ -175,8 +175,8 @@ class TestPareto:
     def drawn(self, experiment, monkeypatch):
         groups = [g for g in experiment[0] if g.first.method != "teacher"]
         seen = []
-        real = figures._figure
-        monkeypatch.setattr(figures, "_figure", lambda *a: seen.append(real(*a)) or seen[-1])
+        real = figures.new_figure
+        monkeypatch.setattr(figures, "new_figure", lambda *a: seen.append(real(*a)) or seen[-1])
         found, before = seeds.lines(groups, [])
         figures.pareto(found, before, "ap_all", experiment[1] / "again.png")
         (experiment[1] / "again.png").unlink()
