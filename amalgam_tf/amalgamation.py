@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from amalgam_tf import data, evaluate, losses, models
 from amalgam_tf import tasks as task_lists
-from amalgam_tf.branching import Branched, Tail, mean_over
+from amalgam_tf.branching import Adapters, Branched, Tail, entangle
 from amalgam_tf.data import pipeline
 from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError, one_of
@@ -24,7 +24,6 @@ from amalgam_tf.models.folding import folded
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Pool, Stream, Student, Teacher, columns, entries, foreign_data, in_blocks, in_precision, resolved
 from amalgam_tf.training.loop import Run
-from amalgam_tf.training.phase import Phase, Update
 
 StreamLogits = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # uint8-valued float images -> stream -> logits [batch, outputs]
 
@@ -73,8 +72,7 @@ class Setting:
 
     def fingerprint(self) -> str:
         """Over teachers and all images: a run that goes on with others would mix two experiments."""
-        images = [self.images.fingerprint("train"), self.images.fingerprint("held_out"), self.images.test.fingerprint]
-        return "/".join([*(t.card["sha256"][:16] for t in self.teachers), *images])
+        return "/".join([*(t.card["sha256"][:16] for t in self.teachers), *self.images.fingerprints()])
 
 
 class Images:
@@ -91,6 +89,10 @@ class Images:
 
     def fingerprint(self, part: str) -> str:
         return self.unlabelled[part].fingerprint
+
+    def fingerprints(self) -> list[str]:
+        """Of all parts."""
+        return [*(e.fingerprint for e in self.unlabelled.values()), self.test.fingerprint]
 
     def batches(self, batch_size: int, seed: int, targets: Mapping[str, np.ndarray]) -> pipeline.Batches:
         """Training batches of pixels with rows of `targets` ([views, n, ...], found by view and index)."""
@@ -113,6 +115,7 @@ def prepare(
     check: Callable[[Sequence[Teacher]], None] = lambda teachers: None,
     fold: bool = False,
     pool: Mapping[str, Teacher] | None = None,
+    look: Callable[[Any, int, Sequence[Task]], Images] = Images,
 ) -> Setting:
     """Loads the teachers, resolves the wanted tasks, reads the images and computes the teachers' outputs once.
 
@@ -122,6 +125,7 @@ def prepare(
         check: what else a method wants of the needed teachers; called before any image is read.
         fold: make folded copies of the teachers (`Setting.frozen`).
         pool: what `load_pool` returns, if it is loaded already.
+        look: what the images are made by, from config, size and tasks (`generation.Generated`: none is read).
 
     Raises:
         UserError: whatever teachers, tasks or data find wrong; teachers that read images of different sizes, or describe one task in
@@ -131,10 +135,10 @@ def prepare(
     streams, teachers = chosen(config, load_pool(config, workdir) if pool is None else pool)
     check(teachers)
     size = teachers[0].preprocessing.size
-    images = Images(config, size, tasks_of(streams))
+    images = look(config, size, tasks_of(streams))
     own = config.student.normalise
     preprocessing = Preprocessing.named(own, size) if own else teachers[0].preprocessing
-    targets = {part: teacher_targets(streams, teachers, images, part) for part in ("train", "held_out")}
+    targets = {part: teacher_targets(streams, teachers, images, part) for part in images.pixels}
     frozen = tuple(replace(t, net=folded(t.net)) for t in teachers) if fold else teachers
     return Setting(config, streams, teachers, frozen, images, preprocessing, targets)
 
@@ -150,7 +154,8 @@ def chosen(config: Any, pool: Mapping[str, Teacher]) -> tuple[tuple[Stream, ...]
         teachers.append(in_blocks(in_precision(teacher, policy), config.granularity))
         if not config.teacher_weights[name] > 0:
             raise UserError(f"teacher_weights.{name} must be greater than 0, not {config.teacher_weights[name]}")
-    parts = data.load(config.data, config.data.test).tasks if config.data.groups or config.data.task else ()
+    reads = config.get("evaluate_on", "data") and (config.data.groups or config.data.task)  # a data-free run need not
+    parts = data.load(config.data, config.data.test).tasks if reads else ()
     streams = Pool(teachers, parts).resolve(task_lists.parse(config.tasks))
     needed = tuple(t for t in teachers if any(s.teacher == t.name for s in streams))
     size = needed[0].preprocessing.size
@@ -252,6 +257,20 @@ def task_level_filter(outputs: Mapping[str, tf.Tensor], streams: Sequence[Stream
     return {str(s): columns(outputs[s.teacher], by_name[s.teacher].rows([s.task])) for s in streams}
 
 
+def entangled_logits(setting: Setting, features: tf.Tensor, block: str, k: int, filters: Adapters) -> dict[str, tf.Tensor]:
+    """O_un^i of every stream (AFK eqs. 4 and 6, then g): filter `features`, run every teacher from block k + 1 on, keep the wanted rows.
+
+    Args:
+        setting: streams and teachers.
+        features: [batch, ...] as block k of the teachers writes them.
+        block: of which net's block they come, for its filters.
+        k: position of the teachers' block they stand for.
+        filters: (block, teacher) -> filter.
+    """
+    outputs = entangle(features, k, {t.name: filters[block, t.name] for t in setting.teachers}, setting.frozen)
+    return task_level_filter(outputs, setting.streams, setting.teachers)
+
+
 def customised_losses(
     streams: Sequence[Stream], logits: Mapping[str, tf.Tensor], targets: Mapping[str, tf.Tensor], hard: bool
 ) -> dict[str, tf.Tensor]:
@@ -304,48 +323,14 @@ def held_out_losses(
     return {s: {k: float(np.mean(v, dtype=np.float64)) for k, v in terms.items()} for s, terms in rows.items()}
 
 
-def distillation_phase(setting: Setting, student: Branched, streams: Sequence[Stream], run: Run, name: str) -> Phase:
-    """Trains a student that predicts all tasks at once against the teachers' outputs; ends with its best held-out loss.
+def block_losses(setting: Setting, student: BlockNet, k: int, filters: Adapters, part: str = "held_out") -> dict[str, dict[str, float]]:
+    """A student cut off behind block k and read by the rest of every teacher (AFK A10: L_n^i(k); DGAN G10: eta): `held_out_losses`."""
 
-    AFK fine-tunes so (Algorithm 1, line 14; A13); it is also all there is to plain multi-teacher distillation.
+    def logits(pixels):
+        features = student.run(setting.preprocessing(pixels), stop=k)
+        return entangled_logits(setting, features, student.names[k], k, filters)
 
-    Args:
-        setting: the run's.
-        student: what is trained.
-        streams: whose losses count; several of one task share the student's output.
-        run: the run.
-        name: of the phase and of its section in the config: `epochs`, `batch_size`, `batchnorm`, `trainable`, `optimizer`.
-    """
-    settings, part = setting.config[name], setting.config[name].trainable
-    weights = {str(s): setting.weight(s) for s in streams}
-
-    def each(pixels, targets, training):
-        return customised_losses(streams, stream_logits(setting, student, streams, training, part)(pixels), targets, setting.hard)
-
-    @tf.function(autograph=False)
-    def held_out(pixels, *rows):
-        values = each(pixels, dict(zip(weights, rows, strict=True)), False)
-        return {"loss": tf.add_n([weights[s] * v for s, v in values.items()]) / sum(weights.values())}
-
-    batch_norm = settings.batchnorm == "batch"
-    update = Update(
-        name,
-        trains=student.weights(part),
-        statistics=student.statistics(part) if batch_norm else [],
-        loss=lambda batch: total(each(batch["images"], batch, batch_norm), weights),
-        optimizer=settings.optimizer.to_dict(),
-    )
-    targets = {part: {s: rows[s] for s in weights} for part, rows in setting.targets.items()}
-    batches = setting.images.batches(settings.batch_size, run.seed_of(f"data/{name}"), targets["train"])
-    return Phase(
-        name,
-        steps=batches.steps(settings.epochs),
-        data=batches,
-        updates=[update],
-        validate=lambda: mean_over(held_out, setting.images.pixels["held_out"], *(rows[0] for rows in targets["held_out"].values())),
-        validate_every_steps=batches.steps(1),
-        keep_best="loss",
-    )
+    return held_out_losses(setting, logits, setting.streams, part)
 
 
 def stream_logits(
@@ -379,6 +364,8 @@ def finish(
 ) -> dict[str, Any]:
     """Saves the student to `workdir/student`, every test probability to `scores.npz`, and returns what all results have in common.
 
+    A run without test images (`images.test` None) has neither `scores.npz` nor a `test` in its results.
+
     Args:
         setting: the run's.
         run: where to write.
@@ -387,12 +374,8 @@ def finish(
         as_teacher: the `name` and `backbone` of a student that joins the pool: a net with one tail, saved to `workdir/teacher` instead.
     """
     teachers = {t.name: [s.task for s in setting.streams if s.teacher == t.name] for t in setting.teachers}
-    of_teachers = {
-        t.name: scores_on_test(setting, lambda x, t=t: t.outputs(x, teachers[t.name]), teachers[t.name]) for t in setting.teachers
-    }
-    scores = {"student": student_on_test(setting, student), **(scores or {}), **of_teachers}
-    test, tasks, model = setting.images.test, {t.name: t for t in setting.tasks}, student.as_model("student")
-    measured = {who: evaluate.measure(of, [tasks[n] for n in of], test) for who, of in scores.items()}
+    test, model = setting.images.test, student.as_model("student")
+    measured = {} if test is None else _measured(setting, run, {"student": student_on_test(setting, student), **(scores or {})}, teachers)
     card = {"name": "student", "teachers": {t.name: t.card["sha256"] for t in setting.teachers}, "recipe": setting.config.to_dict()}
     if as_teacher:
         card |= {**as_teacher, "measured": {**test.account(), "teacher": measured["student"]}}
@@ -400,13 +383,23 @@ def finish(
         run.write(lambda: component.save(run.workdir / "teacher"))
     else:
         run.write(lambda: Student(model, student.tasks, setting.preprocessing, card).save(run.workdir / "student"))
-    run.write(lambda: evaluate.write_scores(run.workdir / "scores.npz", scores, test))
     nets = {"student": model, **{t.name: t.net.as_model(t.name) for t in setting.teachers}}
     latency = run.decide("latency", lambda: evaluate.latency(nets))
     return {
         "tasks": [t.name for t in student.tasks],
         "teachers": {name: [t.name for t in of] for name, of in teachers.items()},
         "unlabelled": {part: e.account() for part, e in setting.images.unlabelled.items()},
-        "test": {**test.account(), **measured},
+        **({} if test is None else {"test": {**test.account(), **measured}}),
         "sizes": {name: {**evaluate.size_of(net), "latency_ms": latency[name]} for name, net in nets.items()},
     }
+
+
+def _measured(
+    setting: Setting, run: Run, scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Mapping[str, Sequence[Task]]
+) -> dict[str, Any]:
+    """Test metrics of networks by name, and of the teachers on their `tasks`; writes all probabilities to `scores.npz`."""
+    test, by_name = setting.images.test, {t.name: t for t in setting.tasks}
+    of_teachers = {t.name: scores_on_test(setting, lambda x, t=t: t.outputs(x, tasks[t.name]), tasks[t.name]) for t in setting.teachers}
+    scores = {**scores, **of_teachers}
+    run.write(lambda: evaluate.write_scores(run.workdir / "scores.npz", scores, test))
+    return {who: evaluate.measure(of, [by_name[n] for n in of], test) for who, of in scores.items()}

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from amalgam_tf.data import pipeline
+from amalgam_tf.errors import UserError
+from amalgam_tf.models.adapters import ChannelFilter
 from amalgam_tf.models.blocks import BlockNet, named_variables, safe_name
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Stream, Teacher
@@ -45,6 +47,7 @@ class Tail:
         return named if self.adapter is None else named | named_variables(self.adapter, f"{role}/{self.name}/adapter")
 
 
+Adapters = Mapping[tuple[str, str], keras.layers.Layer]  # (block, teacher) -> layer between that block and the teacher's next one
 PARTS = ("all", "trunk", "tails")  # what of a branched network is trained
 
 
@@ -123,9 +126,57 @@ def entangle(features, k: int, adapters: Mapping[str, keras.layers.Layer], teach
     return {t.name: tf.cast(t.net.run(adapters[t.name](features), start=k + 1), tf.float32) for t in teachers}
 
 
+def start_filters(
+    options: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], teachers: Sequence[Teacher], seed_of: Callable[[str], int], role: str
+) -> dict[tuple[str, str], ChannelFilter]:
+    """A teacher-level filter for every block and teacher, built for the block's known output shape (AFK eq. 4, DGAN eq. 10).
+
+    Args:
+        options: `gate`, `reduction`, `bias` (AFK A7).
+        shapes: block -> shape of what the filter reads.
+        teachers: who reads behind it.
+        seed_of: name -> seed; `{role}/{block}/{teacher}` is a filter's.
+        role: what tells the filters of several nets of one run apart.
+    """
+    filters = {}
+    for block, shape in shapes.items():
+        for teacher in teachers:
+            keras.utils.set_random_seed(seed_of(f"{role}/{block}/{teacher.name}"))
+            name = safe_name(f"{role}_{block}_{teacher.name}")
+            layer = ChannelFilter(options["gate"], options["reduction"], options["bias"], name=name)
+            layer.build((None, *shape))
+            filters[block, teacher.name] = layer
+    return filters
+
+
+def named_filters(filters: Adapters, role: str) -> dict[str, keras.Variable]:
+    """The variables of all filters under the names the run's state wants."""
+    return {k: v for (block, name), f in filters.items() for k, v in named_variables(f, f"{role}/{block}/{name}").items()}
+
+
+def check_alike(teachers: Sequence[Teacher], method: str) -> None:
+    """Teachers must agree in block names and block shapes.
+
+    Args:
+        teachers: at least one.
+        method: for the sentence.
+
+    Raises:
+        UserError: they do not.
+    """
+    first, *others = teachers
+    for other in others:
+        mine, theirs = (list(t.net.shapes.items())[:-1] for t in (first, other))
+        if mine != theirs:
+            raise UserError(
+                f"{method} needs teachers of one architecture, but the blocks of {first.name} ({mine}) and {other.name} ({theirs}) differ; "
+                "teachers of different architectures are the business of the Customize method"
+            )
+
+
 def regroup(
     trunk: BlockNet,
-    adapters: Mapping[tuple[str, str], keras.layers.Layer],
+    adapters: Adapters,
     teachers: Sequence[Teacher],
     branches: Mapping[Stream, str],
     *,

@@ -11,14 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from amalgam_tf import data, teachers
-from amalgam_tf.data import pipeline
+from amalgam_tf.data import codecs, pipeline
 from amalgam_tf.data.examples import Examples
 from amalgam_tf.errors import UserError
 from amalgam_tf.metrics import categorical, multilabel, topk
 from amalgam_tf.models.blocks import multiply_adds, parameters
 from amalgam_tf.tasks import Task
+from amalgam_tf.training import state
 
 Outputs = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+
+
+def answers(task: Task, logits):
+    """What a network says of one task in the task's own terms: probabilities (`to_probabilities`), or maps in physical units."""
+    return codecs.get(task.codec).decode(logits) if task.kind == "dense" else to_probabilities(task.head, logits)
 
 
 def to_probabilities(head: str, logits):
@@ -105,9 +111,19 @@ def write_scores(path: Path, scores: Mapping[str, Mapping[str, np.ndarray]], tru
     arrays = {"ids": np.array(truth.ids)}
     arrays |= {f"truth/{t.name}": truth.labels[t.name].astype(np.int8 if t.kind == "binary" else np.int32) for t in truth.tasks}
     arrays |= {f"{who}/{task}": np.asarray(v, np.float32) for who, of in scores.items() for task, v in of.items()}
+    write_npz(path, arrays)
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed .npz that appears as a whole.
+
+    Raises:
+        UserError: the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, path)
+    with state.writing(path, temporary):
+        np.savez_compressed(temporary, **arrays)
+        os.replace(temporary, path)
 
 
 def saved(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +140,10 @@ def saved(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     if "recipe" not in model.card and not {"reader", "test"} <= set(changes):
         raise UserError(f"the card in {folder} has no recipe that says which data to use: give --reader, --root and --split")
     options = {**_recipe_data(Path(folder), model.card), **changes}
+    if any(t.kind == "dense" for t in model.tasks):
+        from amalgam_tf import dense  # here: it measures by this module's rules
+
+        return dense.saved(model, options)
     truth = data.load(options, options["test"]).truth_for(model.tasks)
     images = pipeline.pixels(truth, model.preprocessing.size, data.cache_dir(options))
     return {**truth.account(), **measure(predict(model.outputs, model.tasks, images), model.tasks, truth)}
@@ -147,6 +167,10 @@ def _recipe_data(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 def files(folder: str | Path, paths: Sequence[str]) -> dict[str, Any]:
     """Probabilities of image files: path -> task name -> probability, or list of them by class."""
     model = teachers.load_any(Path(folder))
+    if maps := [t.name for t in model.tasks if t.kind == "dense"]:
+        raise UserError(
+            f"{folder} predicts maps ({', '.join(maps)}), which are no lines of text: export it (amalgam_tf.bin.export) and call it"
+        )
     fit = _recipe_data(Path(folder), model.card)["fit"]
     examples = data.Examples("files", tuple(map(str, paths)), [Path(p) for p in paths], (), {}, fit)
     scores = predict(model.outputs, model.tasks, pipeline.pixels(examples, model.preprocessing.size))

@@ -1,4 +1,4 @@
-"""SavedModels for serving: preprocessing inside, one output per task, probabilities."""
+"""SavedModels for serving: preprocessing inside, one output per task: probabilities, or maps in physical units."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from amalgam_tf.data import transforms
 from amalgam_tf.errors import UserError
-from amalgam_tf.evaluate import to_probabilities
+from amalgam_tf.evaluate import answers
 from amalgam_tf.teachers import Student, Teacher
 from amalgam_tf.training import state
 
@@ -19,7 +19,8 @@ def write(model: Teacher | Student, folder: Path) -> float:
     Signatures:
         serve: `images` float32 [batch, height, width, 3], RGB in 0..255, any size (resized inside).
         serve_jpeg: `jpeg` string [batch], the bytes of JPEG (or PNG, BMP) files.
-    Both return task name -> probability [batch] (binary) or [batch, classes]; `tasks.json` beside the model lists them.
+    Both return task name -> probability [batch] (binary) or [batch, classes], or map [batch, size, size, channels] in its physical unit
+    (`data.codecs`: metres, unit vectors, shares of the coded range); `tasks.json` beside the model lists them.
 
     Args:
         model: what to export.
@@ -38,7 +39,7 @@ def write(model: Teacher | Student, folder: Path) -> float:
 
     def serve(images):
         logits = model.outputs(transforms.resize(images, size, fit))
-        return {t.name: to_probabilities(t.head, logits[t.name]) for t in model.tasks}
+        return {t.name: answers(t, logits[t.name]) for t in model.tasks}
 
     def serve_jpeg(jpeg):
         square = tf.TensorSpec((size, size, 3), tf.uint8)

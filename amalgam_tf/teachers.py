@@ -28,7 +28,7 @@ _RESERVED = ("student", "student_before_finetune", "teacher", "data", "images", 
 # Leaves of the data section that move no image from the train to the test split.
 _SPLITS_ALIKE = {
     *("root", "cache_dir", "download", "on_bad_image", "part", "part_count", "part_seed"),
-    *("classes", "groups", "task", "fit", "binary_head"),
+    *("classes", "groups", "task", "fit", "binary_head", "one_vs_rest", "train_reader", "train_root"),
 }
 _TEACHER_KEYS = ("name", "blocks", "tasks", "preprocessing", "sha256")
 
@@ -59,7 +59,7 @@ class Teacher:
     net: BlockNet
     tasks: tuple[Task, ...]
     preprocessing: Preprocessing
-    card: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         rows, needed = self.net.shapes[self.net.names[-1]][-1], sum(t.outputs for t in self.tasks)
@@ -164,7 +164,7 @@ class Student:
     model: keras.Model
     tasks: tuple[Task, ...]
     preprocessing: Preprocessing
-    card: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Task name -> float32 logits [batch, outputs] of images [batch, size, size, 3] in 0..255."""

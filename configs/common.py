@@ -193,7 +193,7 @@ def paper_teacher(config: ConfigDict) -> ConfigDict:
 
 def afk(command: str, teachers: dict[str, dict[str, str]], weights: str = "none") -> ConfigDict:
     """An AFK student of some teachers: our defaults. `paper_afk` turns them into the paper's setting."""
-    config = _student(base(command, "afk"), teachers, weights)
+    config = student_of(base(command, "afk"), teachers, weights)
     config.curve = True  # measure the student with all tasks branched at each block in turn (fig. 3, rows b1..b4)
     config.filter = ConfigDict(dict(gate="two_sigmoid", reduction=8, bias=True))  # A7
     # From scratch a block needs batch statistics and a high rate: Adam 5e-3 halves the quickstart's held-out divergences of 1e-3
@@ -221,7 +221,7 @@ def afk(command: str, teachers: dict[str, dict[str, str]], weights: str = "none"
 
 def distill(command: str, teachers: dict[str, dict[str, str]], weights: str = "none") -> ConfigDict:
     """Plain multi-teacher distillation into one net with a head for all tasks: the baseline of every amalgamation."""
-    config = _student(base(command, "distill"), teachers, weights)
+    config = student_of(base(command, "distill"), teachers, weights)
     scratch = weights == "none"
     config.distill = _distillation(20.0, "batch" if scratch else "frozen", 5e-3 if scratch else 1e-4)
     return config
@@ -237,7 +237,7 @@ def customize(command: str, teachers: dict[str, dict], *, stage: str, width: flo
         width: factor on the channels of the backbone; the paper's targets have 90 / 64 (attributes) and 72 / 64 (categories).
         backbone: of the student.
     """
-    config = _student(base(command, "customize"), teachers, "none")
+    config = student_of(base(command, "customize"), teachers, "none")
     config.train_missing_teachers = True
     config.name, config.stage = "component", stage
     config.student.backbone, config.student.width = backbone, width
@@ -251,7 +251,8 @@ def customize(command: str, teachers: dict[str, dict], *, stage: str, width: flo
     return config
 
 
-def _student(config: ConfigDict, teachers: dict[str, dict[str, str]], weights: str) -> ConfigDict:
+def student_of(config: ConfigDict, teachers: dict[str, dict[str, str]], weights: str) -> ConfigDict:
+    """What every student of a pool has; `weights`: its start."""
     config.teachers = ConfigDict(teachers)
     config.teacher_weights = ConfigDict(dict.fromkeys(teachers, 1.0))  # lambda_n (A19)
     config.train_missing_teachers = False
@@ -364,10 +365,18 @@ def smoke(config: ConfigDict, names: Mapping[str, str] | None = None) -> ConfigD
     for name, entry in config.teachers.items():
         entry.path = "{workdir}/teachers/" + name
         entry.config += ",smoke" if ":" in entry.config else ":smoke"
+        if "data" in entry:  # of other images than the student's: here all see scenes
+            del entry["data"]
     config.train_missing_teachers = True
     config.student.weights, config.student.normalise = "none", ""
     for section in (config[name] for name in ("block", "finetune", "distill") if name in config):
-        section.batchnorm, section.epochs, section.batch_size = "batch", 0.5, 16
+        section.batchnorm = "batch"
+        few = dict(epochs=0.5, steps=2, batch_size=16, look_steps=0)
+        section.update({key: value for key, value in few.items() if key in section})
+    if config.method in ("dual_gan", "dafl"):
+        config.gen.update(dict(steps=4, batch_size=16, look_steps=2, z_dim=8, width=0.5))
+        config.generated.update(dict(held_out_images=24, **({"generator_from": ""} if "generator_from" in config.generated else {})))
+        config.collapse.positives = 0.0
     if config.method == "afk":
         config.branch.blocks_from = ""
         if config.branch.rule not in ("argmin", "tolerance", "smallest", "budget"):  # a block: the small nets have one unit a stage

@@ -17,7 +17,7 @@ from typing import Any
 
 from amalgam_tf.errors import UserError, one_of
 
-METHODS = ("teacher", "distill", "afk", "customize")
+METHODS = ("teacher", "distill", "afk", "customize", "dual_gan", "dafl", "dense_teacher", "soka")
 
 
 def load_config(spec: str) -> Any:

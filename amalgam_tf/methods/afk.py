@@ -12,8 +12,8 @@ Symbols
     f_n^k           teacher-level filter                 models.adapters.ChannelFilter
     F_u^k, F_un^k   student features, filtered           block_phase
     g               task-level filter (wanted rows)      amalgamation.task_level_filter
-    O_n, O_un       teacher's outputs, entangled ones    amalgamation.teacher_targets, entangled_logits
-    L_n^i(k)        held-out loss of a task at block k   block_losses
+    O_n, O_un       teacher's outputs, entangled ones    amalgamation.teacher_targets, amalgamation.entangled_logits
+    L_n^i(k)        held-out loss of a task at block k   amalgamation.block_losses
     S_n^i           branch point                         choose_branches
 
 Equations
@@ -70,29 +70,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from amalgam_tf import choice, evaluate, planning
 from amalgam_tf.amalgamation import (
     Setting,
+    block_losses,
     chosen,
     customised_losses,
-    distillation_phase,
+    entangled_logits,
     finish,
     held_out_losses,
     prepare,
     start_student,
     stream_logits,
     student_on_test,
-    task_level_filter,
     total,
 )
-from amalgam_tf.branching import PARTS, Branched, entangle, regroup, tail_costs, trunk_costs
+from amalgam_tf.branching import PARTS, Branched, check_alike, named_filters, regroup, tail_costs, trunk_costs
+from amalgam_tf.branching import start_filters as filters_of
+from amalgam_tf.distillation import distillation_phase
 from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models import check_start
 from amalgam_tf.models.adapters import GATES, ChannelFilter
-from amalgam_tf.models.blocks import BlockNet, multiply_adds, named_variables, parameters, safe_name
+from amalgam_tf.models.blocks import BlockNet, multiply_adds, parameters
 from amalgam_tf.planning import Line, Plan
 from amalgam_tf.prefix import Prefix
 from amalgam_tf.teachers import Stream, Teacher, resolved
@@ -117,14 +118,14 @@ def amalgamate(setting: Setting, run: Run) -> Branched:
     student = start_student(setting, run)  # (1) T and the filters f
     filters = start_filters(setting, student, run)
     run.track(student.named_variables("student"))
-    run.track({k: v for (block, name), f in filters.items() for k, v in named_variables(f, f"filter/{block}/{name}").items()})
+    run.track(named_filters(filters, "filter"))
 
     recorded, prefix = {}, frozen_part(setting, student, run)
     for k, block in enumerate(student.names):  # (3), (4) F^0 = I; for k = 1..B
         run.phase(block_phase(setting, student, k, filters, prefix, run))  # (5)-(9)
         recorded[block] = run.decide(  # (10) L_n^i(k)
             f"block_losses/{block}",
-            lambda k=k: block_losses(setting, student, k, filters),
+            lambda k=k: block_losses(setting, student, k, filters, setting.config.branch.split),
             of=setting.images.fingerprint(setting.config.branch.split),
         )
         run.say(f"  block {block}: {setting.config.branch.split} divergence " + in_a_line(recorded[block]))
@@ -152,22 +153,6 @@ def entangled_losses(
 ) -> dict[str, tf.Tensor]:
     """Eqs. 4, 6, 7: filter the student's features behind block k, run every teacher's rest, compare the wanted rows."""
     return customised_losses(setting.streams, entangled_logits(setting, features, block, k, filters), targets, setting.hard)
-
-
-def entangled_logits(setting: Setting, features: tf.Tensor, block: str, k: int, filters: Filters) -> dict[str, tf.Tensor]:
-    """O_un^i of every stream: eqs. 4 and 6, then the wanted rows (g)."""
-    outputs = entangle(features, k, {t.name: filters[block, t.name] for t in setting.teachers}, setting.frozen)
-    return task_level_filter(outputs, setting.streams, setting.teachers)
-
-
-def block_losses(setting: Setting, student: BlockNet, k: int, filters: Filters) -> dict[str, dict[str, float]]:
-    """L_n^i(k) (A10): stream -> `loss` (eq. 7) and `divergence` (loss minus the teacher's entropy: 0 is perfect), in nats."""
-
-    def logits(pixels):
-        features = student.run(setting.preprocessing(pixels), stop=k)
-        return entangled_logits(setting, features, student.names[k], k, filters)
-
-    return held_out_losses(setting, logits, setting.streams, setting.config.branch.split)
 
 
 def choose_branches(setting: Setting, student: BlockNet, filters: Filters, recorded: Recorded) -> dict[str, str]:
@@ -272,30 +257,7 @@ def frozen_part(setting: Setting, student: BlockNet, run: Run) -> Prefix:
 # -- the pieces that enter --------------------------------------------------------------------------------------------
 def start_filters(setting: Setting, student: BlockNet, run: Run) -> Filters:
     """f_n^k for every block and teacher, built for the block's known output shape (A7)."""
-    filters, options = {}, setting.config.filter
-    for block in student.names:
-        for teacher in setting.teachers:
-            keras.utils.set_random_seed(run.seed_of(f"filter/{block}/{teacher.name}"))
-            layer = ChannelFilter(options.gate, options.reduction, options.bias, name=safe_name(f"filter_{block}_{teacher.name}"))
-            layer.build((None, *student.shapes[block]))
-            filters[block, teacher.name] = layer
-    return filters
-
-
-def check_alike(teachers: Sequence[Teacher]) -> None:
-    """Teachers must agree in block names and block shapes.
-
-    Raises:
-        UserError: they do not.
-    """
-    first, *others = teachers
-    for other in others:
-        mine, theirs = (list(t.net.shapes.items())[:-1] for t in (first, other))
-        if mine != theirs:
-            raise UserError(
-                f"AFK needs teachers of one architecture, but the blocks of {first.name} ({mine}) and {other.name} ({theirs}) differ; "
-                "teachers of different architectures are the business of the Customize method"
-            )
+    return filters_of(setting.config.filter, student.shapes, setting.teachers, run.seed_of, "filter")
 
 
 # -- from config to results -------------------------------------------------------------------------------------------
@@ -332,7 +294,7 @@ def enter(config: Any, workdir: Path = Path()) -> Setting:
     check_choices(config)
 
     def check(teachers: Sequence[Teacher]) -> None:
-        check_alike(teachers)
+        check_alike(teachers, "AFK")
         one_of("branch.rule", config.branch.rule, (*RULES, *teachers[0].net.names[:-1]))
 
     return prepare(config, workdir, check, fold=True)
@@ -341,7 +303,7 @@ def enter(config: Any, workdir: Path = Path()) -> Setting:
 def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
     """What `amalgamate` is going to do, for teachers that are trained or only built."""
     streams, teachers = chosen(config, pool)
-    check_alike(teachers)
+    check_alike(teachers, "AFK")
     images, net, n = planning.counts(config), teachers[0].net, len(teachers)
     trunk, cost, written = net.part(stop=len(net) - 2), planning.work(net), planning.activations(net)
     limits, block, views = config.features, config.block, images.train * images.views

@@ -20,7 +20,6 @@ from typing import Any
 from amalgam_tf import planning
 from amalgam_tf.amalgamation import (
     chosen,
-    distillation_phase,
     finish,
     held_out_losses,
     prepare,
@@ -29,6 +28,7 @@ from amalgam_tf.amalgamation import (
     with_one_head,
 )
 from amalgam_tf.branching import PARTS
+from amalgam_tf.distillation import distillation_phase
 from amalgam_tf.errors import one_of
 from amalgam_tf.models import check_start
 from amalgam_tf.planning import Line, Plan

@@ -1,4 +1,6 @@
-"""Taps: the tensors inside a network that a feature loss compares (CUST spec C1), got in the same forward pass as the output."""
+"""Taps: tensors inside a network, got in the same forward pass as its output: what a feature loss compares (CUST spec C1), what batch norms
+read (statistics of generated images, DGAN spec section 6).
+"""
 
 from collections.abc import Iterator
 
@@ -58,6 +60,36 @@ class TappedNet:
             *tensors, x = keras.tree.flatten(model(x, training=training))
             taps |= dict(zip(names, tensors, strict=True))
         return taps, x
+
+
+class NormalisedNet:
+    """A network that also shows what its batch norms read; the layers and variables are those of `net`.
+
+    Attributes:
+        norms: the batch norms, in order; a call a norm.
+
+    Args:
+        net: any chain of blocks; foreign and joined ones too.
+    """
+
+    def __init__(self, net: BlockNet):
+        self.norms: list[layers.BatchNormalization] = []
+        self._parts: list[tuple[str, keras.Model]] = []
+        for name in net.names:
+            block = _laid_open(net.block(name))
+            nodes = [n for n in _nodes(block) if isinstance(n.operation, layers.BatchNormalization)]
+            self.norms += [n.operation for n in nodes]
+            model = keras.Model(block.inputs[0], [*(n.input_tensors[0] for n in nodes), block.outputs[0]], name=f"{block.name}_norms")
+            self._parts.append((name, model))
+
+    def run(self, x) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """One forward pass in inference mode: (what each of `norms` reads, every block's output by block name)."""
+        read, written = [], {}
+        for name, model in self._parts:
+            *tensors, x = keras.tree.flatten(model(x, training=False))
+            read += tensors
+            written[name] = x
+        return read, written
 
 
 def _laid_open(model: keras.Model) -> keras.Model:

@@ -24,6 +24,7 @@ KEYS = {
     "head_multiplier",
     "begin_step",
     "all_steps",
+    "beta_1",
 }
 
 SCHEDULES = ("constant", "poly", "cosine", "halve")
@@ -176,8 +177,9 @@ def build(
 
     Args:
         spec: `name` (`sgd` with `momentum`, or `adam`), `learning_rate`, `weight_decay`, `schedule`, `power`,
-            `milestones`, `warmup_steps`, `head_multiplier`, `begin_step`, `all_steps`. With sgd the decay is the classic coupled L2
-            on kernels (as in the papers); with adam it is decoupled (AdamW), also on kernels only.
+            `milestones`, `warmup_steps`, `head_multiplier`, `begin_step`, `all_steps`; `beta_1` of adam (0.9).
+            With sgd the decay is the classic coupled L2 on kernels (as in the papers); with adam it is decoupled (AdamW), also on
+            kernels only.
         variables: what it will train.
         steps: length of the phase.
         heads: the variables whose learning rate is multiplied by `head_multiplier`.
@@ -193,7 +195,7 @@ def build(
         optimizer = CoupledSGD(rate, momentum=float(spec.get("momentum", 0.9)))
         optimizer.prepare(variables, decay, heads, factor)
     else:
-        optimizer = CoupledAdam(rate, weight_decay=decay or None)
+        optimizer = CoupledAdam(rate, beta_1=float(spec.get("beta_1", 0.9)), weight_decay=decay or None)
         if decay:
             optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) <= 1])
         optimizer.prepare(variables, 0.0, heads, factor)

@@ -21,7 +21,7 @@ def step_function(
     """
 
     def replica_step(batch):
-        measured = {}
+        batch, measured = dict(batch), {}  # a copy: an update may leave what it made for the next one
         for update, optimizer in zip(updates, made, strict=True):
             gradients, values = _gradients(update, optimizer, batch, strategy.num_replicas_in_sync)
             optimizer.apply(gradients, update.trains)
