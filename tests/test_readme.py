@@ -33,6 +33,13 @@ def test_summary_over_seeds_is_made_from_its_runs_and_stands_in_the_readme(readm
     assert "\n".join([*differences[:2], *(line for line in differences if "| all " in line)]) in readme
 
 
+def test_customize_over_seeds_is_made_from_its_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    report.compare(["results/customize_part/seed*/**"], tmp_path, summary="customize_part")
+    for name in ("customize_part.md", "customize_part_differences.csv"):
+        assert (tmp_path / name).read_text() == (ROOT / "results/customize_part" / name).read_text()
+
+
 def section(markdown: str, title: str) -> list[str]:
     """The lines of the table below a heading."""
     body = markdown.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
