@@ -37,7 +37,8 @@ def step_function(
 
 def _gradients(update: Update, optimizer: keras.optimizers.Optimizer, batch: Batch, replicas: int):
     if update.gradient is not None:
-        return update.gradient(batch)
+        gradients, values = update.gradient(batch)
+        return [optimizer.scale_loss(g) for g in gradients], values  # float16: the optimizer divides by its scale
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([v.value for v in update.trains])
         loss, values = update.loss(batch)

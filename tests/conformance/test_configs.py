@@ -11,16 +11,16 @@ import sys
 import pytest
 
 from amalgam_tf import published
-from amalgam_tf.data import fine_grained, scenes, voc
+from amalgam_tf.data import codecs, fine_grained, scenes, voc
 from amalgam_tf.data.splits import celeba_sources, load_groups
 from amalgam_tf.errors import UserError
 from amalgam_tf.methods import METHODS, load_config
 from amalgam_tf.tasks import parse
 from amalgam_tf.teachers import resolved
-from configs import common
+from configs import common, common_dense
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py") if p.name not in ("common.py", "__init__.py"))
+CONFIGS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py") if not p.name.startswith(("common", "__init__")))
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_loads_plain_and_as_smoke(path, argument):
         json.dumps(config.to_dict())
         if config.published_row:
             published.rows(config.published_row)
-    assert config.data.reader == "scenes"  # the smoke run needs no download
+    assert config.data.reader in ("scenes", "scenes_dense")  # the smoke run needs no download
 
 
 @pytest.mark.parametrize(("path", "argument"), arguments())
@@ -62,6 +62,8 @@ def test_named_tasks_and_teachers_exist(path, argument):
     coco = [name for group in load_groups("coco_halves").values() for name in group]
     attributes = [a for group in common.ATTRIBUTE_GROUPS for own in celeba_sources(group).values() for a in own]
     vocabulary = {"voc": voc.CLASSES, "coco": coco, "scenes": [t.name for t in scenes.TASKS], "celeba": [*attributes, *common.FIG5]}
+    vocabulary["folder"] = [name for group in load_groups("cifar10_halves").values() for name in group]  # one-vs-rest
+    vocabulary |= {"taskonomy": list(codecs.CODECS), "scenes_dense": list(common_dense.SCENE_TASKS)}
     wanted = {w.task for w in parse(config.tasks)}
     if config.data.groups:
         sets = [config.data.task] if config.data.reader == "folder" else config.data.reader.split("+")
@@ -70,7 +72,8 @@ def test_named_tasks_and_teachers_exist(path, argument):
         assert wanted <= {*vocabulary[config.data.reader], "*"}
     for name, entry in config.get("teachers", {}).items():
         teacher = load_config(entry.config)
-        assert teacher.name == name and (teacher.method == "teacher" or (teacher.method, teacher.stage) == ("customize", "component"))
+        component = (teacher.method, teacher.get("stage", "")) == ("customize", "component")
+        assert teacher.name == name and (teacher.method in ("teacher", "dense_teacher") or component)
         assert dict(teacher.data) == {**config.data, **entry.get("data", {})}
         if config.method == "customize":  # what the entry says it knows decides whether it is trained at all (`teachers.entries`)
             assert not entry.get("tasks", "") or set(entry.tasks.split(",")) == set(teacher.tasks.split(","))
@@ -118,6 +121,53 @@ def test_every_row_of_the_papers_tables_has_a_config():
         own = {f"{table}/{row}" for row in (next(iter(r.values())) for r in published.table(table)) if row.startswith("Target")}
         assert own and own <= named
     assert {"afk_fig3/bus", "afk_fig3/dog"} <= named
+
+
+class TestSoka:
+    def test_every_row_of_its_tables_has_a_config(self):
+        """But for the teachers' own, which are Taskonomy's checkpoints; table 2 counts parameters, and belongs to every run."""
+        named = {
+            row
+            for path, argument in arguments()
+            if path.startswith("configs/soka")
+            for row in load_config(f"{path}:{argument}" if argument else path).published_row.split(",")
+        }
+        tables = [published.references(f"soka_table{n}") for n in (1, 3, 4, 5)]
+        own = {row for table in tables for row in table if row.split("/")[1] != "teacher"}
+        assert len(own) == 12 + 3 + 3 + 3 and own <= named, own - named
+
+    def test_the_vocabulary_of_the_scenes_is_what_they_have_truth_for(self):
+        known = {t.name for t in scenes.load_dense(split="train", count=1, size=8).tasks}
+        assert set(common_dense.SCENE_TASKS) == known and set(common_dense.TASKS) <= set(codecs.CODECS)
+
+    def test_variants_are_switches_of_one_script(self):
+        """Tables 3 to 5: what each row leaves out (spec 2.4, baselines)."""
+        expected = {  # schedule, weights, MIA, supervised, auxiliary
+            "": ("acct", "gradnorm", True, False, "auto"),
+            "no_auxiliary": ("acct", "gradnorm", True, False, "none"),
+            "strong": ("acct", "gradnorm", True, False, "strongest"),
+            "weak": ("acct", "gradnorm", True, False, "weakest"),
+            "kd": ("joint", "equal", False, False, "none"),
+            "kd_mia": ("joint", "equal", True, False, "auto"),
+            "dmtl": ("joint", "equal", False, True, "none"),
+            "gradnorm": ("joint", "gradnorm", False, True, "none"),
+        }
+        for word, choices in expected.items():
+            c = load_config(f"configs/soka/taskonomy.py:{common.joined('depth-edge2d', word)}")
+            assert (c.schedule, c.weights, c.mia.use, c.supervised, c.auxiliary.choose) == choices, word
+        fast, weighted = (load_config(f"configs/soka/taskonomy.py:{w}") for w in ("fast_weights", "weighted"))
+        assert fast.gradnorm.optimizer.learning_rate == 1e-3 and weighted.collaboration.weighted
+
+    def test_the_papers_recipe(self):
+        """Section 4 of the paper: 1,000 + 600,000 steps, poly 1e-3 with power 0.9, decay 1e-6, alpha 0.05, w 1e-4 without decay."""
+        c = load_config("configs/soka/taskonomy.py")
+        assert (c.init.steps, c.train.steps, c.alpha, c.gradnorm.optimizer.learning_rate) == (1000, 600_000, 0.05, 1e-4)
+        o = c.train.optimizer
+        assert (o.name, o.learning_rate, o.schedule, o.power, o.weight_decay) == ("adam", 1e-3, "poly", 0.9, 1e-6)
+        assert c.gradnorm.optimizer.weight_decay == 0
+        scenes_, paper = (load_config(f"configs/teachers/taskonomy.py{a}") for a in (":scenes", ""))
+        assert (paper.model.input_size, paper.model.width, paper.model.output_stride) == (256, 1, 16)
+        assert scenes_.model.input_size // scenes_.model.output_stride == 8  # places of the code along each side
 
 
 class TestCustomize:
@@ -256,6 +306,69 @@ class TestCustomize:
             load_config(f"configs/customize/celeba.py:{argument}")
 
 
+class TestDualGan:
+    """Against the paper's tables and the words of spec G1, G3, G5, G13, G17."""
+
+    def test_every_row_of_its_tables_has_a_config(self):
+        """But for the teacher's own, measured in every run, and for other people's methods on real data."""
+        named = {
+            load_config(f"configs/dual_gan/tables.py:{a}").published_row for p, a in arguments() if p == "configs/dual_gan/tables.py" and a
+        }
+        for table, missing in (
+            ("dgan_table1", {"TeacherNet"}),
+            ("dgan_table2", {"HCP-2000", "HCP-VGG", "RLSD+ft-RPN", "partial-BCE"}),
+            ("dgan_table3", {"RLSD+ft-RPN"}),
+            ("dgan_table4", set()),
+        ):
+            assert set(published.references(table)) - named == {f"{table}/{row}" for row in missing}
+
+    def test_lambda_rows_share_a_generator(self):
+        """G5; with everything that the generator depends on equal."""
+        for file, rows, source in (
+            ("tables", {"table4,lambda10": (1, 0), "table4,lambda01": (0, 1), "table4,lambda11": (1, 1)}, "table1,ours"),
+            ("part", {"scenes,lambda10": (1, 0), "scenes,lambda01": (0, 1)}, "scenes,ours"),
+        ):
+            whole = load_config(f"configs/dual_gan/{file}.py:{source}")
+            for row, lambdas in rows.items():
+                config = load_config(f"configs/dual_gan/{file}.py:{row}")
+                assert (config.block.lambda1, config.block.lambda2) == lambdas and dict(config.gen) == dict(whole.gen)
+                assert config.tasks == whole.tasks and config.filter == whole.filter
+                found = resolved(config.generated.generator_from, Path(flag(config.command, "workdir")))
+                assert found == Path(flag(whole.command, "workdir"))
+
+    def test_images_of_others_are_the_students_alone(self):
+        """G17: the teachers keep theirs, and so does the test part."""
+        for word, reader in (("similar", "scenes_unseen"), ("different", "folder"), ("noise", "noise")):
+            config = load_config(f"configs/dual_gan/part.py:scenes,{word}")
+            assert config.method == "afk" and (config.data.train_reader, config.data.reader) == (reader, "scenes")
+            (entry,) = config.teachers.values()
+            assert load_config(entry.config).data.train_reader == entry.data.train_reader == ""
+
+    def test_rows_without_data_make_as_many_images(self):
+        ours, dafl = (load_config(f"configs/dual_gan/part.py:scenes,{row}") for row in ("ours", "dafl"))
+        blocks = 3 * ours.block.steps * ours.block.batch_size + ours.finetune.steps * ours.finetune.batch_size
+        assert ours.gen.steps * ours.gen.batch_size + blocks == dafl.gen.steps * dafl.gen.batch_size
+
+    def test_ablations(self):
+        for word, (key, value) in {
+            "minus_logit": ("dis", "minus_logit"),
+            "off": ("gamma", 0.0),
+            "bernoulli": ("ie", "bernoulli"),
+            "bn_stat": ("bn_stat", 1.0),
+            "plain": ("groups", 1),
+        }.items():
+            ours, config = (load_config(f"configs/dual_gan/part.py:scenes,{w}") for w in ("ours", word))
+            assert config.gen[key] == value != ours.gen[key]
+        assert load_config("configs/dual_gan/tables.py:fig5,without").gen.dis == "off"
+        assert load_config("configs/dual_gan/tables.py:table1,ours,random").student.weights == "none"
+
+    def test_half_of_the_labels_of_one_teacher(self):
+        """G13: only the customised labels enter."""
+        config = load_config("configs/dual_gan/part.py:scenes,ours")
+        (entry,) = config.teachers.values()
+        assert len(config.tasks.split(",")) == 5 and len(load_config(entry.config).tasks.split(",")) == 10
+
+
 def binary(name, *flags):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", f"amalgam_tf.bin.{name}", *map(str, flags)]
@@ -272,6 +385,12 @@ SMOKED = [
     ("configs/afk/fig3.py", ""),
     ("configs/customize/celeba.py", "hair,two"),
     ("configs/customize/fine_grained.py", "dogs"),
+    ("configs/teachers/taskonomy.py", "normal"),
+    ("configs/soka/taskonomy.py", "depth-edge2d,strong"),
+    ("configs/dual_gan/part.py", "union,ours"),
+    ("configs/dual_gan/part.py", "scenes,nodata"),
+    ("configs/dual_gan/part.py", "union,dafl"),
+    ("configs/dual_gan/part.py", "cifar10,noise"),
 ]
 
 
@@ -280,12 +399,17 @@ def test_smoke_run(path, argument, tmp_path):
     done = binary("train", f"--config={path}:{argument},smoke", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["tasks"] and results["test"]["images"] > 0 and results["seconds"] > 0
+    tested = results["test"]["images"] if "test" in results else results["agreement"]["images"]
+    assert results["tasks"] and tested > 0 and results["seconds"] > 0
     figures = {
         "teacher": (),
         "distill": ("figures/per_task.png",),
         "afk": ("figures/per_task.png", "figures/block_losses.png"),
         "customize": ("figures/transfer_losses.png",),
+        "dual_gan": ("figures/generated.png", "figures/block_losses.png"),
+        "dafl": ("figures/generated.png",),
+        "dense_teacher": ("figures/panels.png",),
+        "soka": ("figures/panels.png", "figures/curves.png"),
     }
     for name in ("config.json", "train.log", "metrics.jsonl", "decisions.json", "report.md", *figures[results["method"]]):
         assert (tmp_path / name).stat().st_size > 0, name

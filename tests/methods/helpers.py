@@ -10,12 +10,16 @@ from types import ModuleType
 import keras
 
 from amalgam_tf import models
+from amalgam_tf.data import codecs
 from amalgam_tf.data.transforms import Preprocessing
+from amalgam_tf.models import encoder_decoder
+from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Teacher
-from configs import common
+from configs import common, common_dense
 
 SIZE = 16
+MAP_SIZE = 32
 
 
 def teacher(name: str, tasks, seed: int, granularity: str = "stage", normalise: str = "centred", **more) -> Teacher:
@@ -104,3 +108,70 @@ def find(module: ModuleType, dotted: str):
         except (ImportError, AttributeError):
             continue
     raise AssertionError(f"{dotted} does not exist")
+
+
+def dense_teacher(name: str, task: str, seed: int, *, bank: bool = False, channels: int = 8, size: int = MAP_SIZE) -> Teacher:
+    """A random pixel-to-pixel teacher with lively batch-norm statistics, whose checksum is made up.
+
+    Args:
+        name: of the teacher.
+        task: a codec.
+        seed: teachers of different seeds say different things.
+        bank: the task bank's whole architecture at a sixteenth of its width; otherwise its blocks with a convolution each, quick to trace.
+        channels: of the blocks b2 to b4 of the small net.
+        size: of its images, in pixels.
+    """
+    keras.utils.set_random_seed(seed)
+    outputs = codecs.task(task).outputs
+    net = _small_map_net(outputs, channels, size)
+    if bank:
+        net = encoder_decoder.task_bank(input_size=size, channels=outputs, width=1 / 16, output_stride=8)
+    for i, v in enumerate(net.variables()):
+        if "moving_mean" in v.path:
+            v.assign(keras.random.normal(v.shape, stddev=0.3, seed=seed + i))
+        if "moving_variance" in v.path:
+            v.assign(keras.random.uniform(v.shape, 0.5, 2.0, seed=seed + i))
+    return Teacher(name, net, (codecs.task(task),), Preprocessing.named("tf", size), {"sha256": f"{name}{seed}"})
+
+
+def _small_map_net(outputs: int, channels: int, size: int) -> BlockNet:
+    x = image = keras.Input((size, size, 3))
+    widths = {"b1": (4, 2), "b2": (channels, 2), "b3": (channels, 1), "b4": (channels, 1), "code": (4, 1)}
+    for block, (width, stride) in widths.items():
+        x = keras.layers.Conv2D(width, 3, stride, "same", use_bias=False, name=f"{block}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"{block}_bn", momentum=0.9)(x)
+        x = keras.layers.Activation("relu", name=f"{block}_end")(x)
+    x = keras.layers.Conv2DTranspose(8, 4, 4, "same", use_bias=False, name="deconv")(x)
+    x = keras.layers.BatchNormalization(name="deconv_bn", momentum=0.9)(x)
+    x = keras.layers.LeakyReLU(0.2, name="deconv_end")(x)
+    x = keras.layers.Conv2D(outputs, 3, padding="same", activation="tanh", dtype="float32", name="decoder_output")(x)
+    return BlockNet.cut(keras.Model(image, x, name="maps"), [f"{block}_end" for block in widths], [*widths, "decoder"])
+
+
+def dense_pool(tasks_by_teacher: dict[str, str], **more) -> dict[str, Teacher]:
+    """Random pixel-to-pixel teachers by name, in memory."""
+    return {name: dense_teacher(name, task, seed=i, **more) for i, (name, task) in enumerate(tasks_by_teacher.items())}
+
+
+def save_dense_pool(folder: Path, tasks_by_teacher: dict[str, str], **more) -> dict[str, dict[str, str]]:
+    """Saves pixel-to-pixel teachers and returns the `teachers` section of a config."""
+    for name, made in dense_pool(tasks_by_teacher, **more).items():
+        made.save(folder / name)
+    return {name: {"path": str(folder / name), "config": ""} for name in tasks_by_teacher}
+
+
+def soka_config(teachers, tasks: str, **changes):
+    """A SOKA experiment of a few steps on a few small scenes; dotted names change leaves."""
+    entries = {name: t if isinstance(t, dict) else {"path": name, "config": ""} for name, t in teachers.items()}
+    config = common_dense.soka("test", entries, tasks)
+    config.data = few_maps()
+    config.init.steps, config.train.steps, config.train.batch_size, config.train.validate_every_steps = 2, 4, 6, 2
+    config.log_every_steps, config.save_every_steps = 1, 2
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+def few_maps(**changes):
+    data = common_dense.scenes(train=24, test=12, size=MAP_SIZE)
+    data.update({"cache_dir": "", "hold_out": 0.25, **changes})
+    return data

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from amalgam_tf import amalgamation, branching, evaluate
+from amalgam_tf import amalgamation, branching, distillation, evaluate
 from amalgam_tf import teachers as pools
 from amalgam_tf.data.pipeline import Batches
 from amalgam_tf.errors import UserError
@@ -174,7 +174,7 @@ class TestUpdates:
             student = amalgamation.start_student(setting, run)
             filters = afk.start_filters(setting, student, run)
             branched = regrouped(setting, student, filters, dict.fromkeys(map(str, setting.streams), "b2"))
-            phase = amalgamation.distillation_phase(setting, branched, setting.streams, run, "finetune")
+            phase = distillation.distillation_phase(setting, branched, setting.streams, run, "finetune")
         of_trunk = {id(v) for v in branched.trunk.weights()}
         assert {id(v) in of_trunk for v in phase.updates[0].trains} == {trainable == "trunk"}
 
@@ -538,7 +538,7 @@ class TestVariants:
         with Run(tmp_path / "run", config.to_dict()) as run:
             student = amalgamation.start_student(setting, run)
             built = regrouped(setting, student, afk.start_filters(setting, student, run), dict.fromkeys(map(str, setting.streams), "b2"))
-            phase = amalgamation.distillation_phase(setting, built, setting.streams, run, "finetune")
+            phase = distillation.distillation_phase(setting, built, setting.streams, run, "finetune")
             frozen = [
                 *(built.trunk.statistics() if part == "tails" else []),
                 *(v for t in built.unique_tails for v in t.net.statistics() if part == "trunk"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from amalgam_tf import amalgamation
+from amalgam_tf import amalgamation, distillation
 from amalgam_tf.errors import UserError
 from amalgam_tf.methods import distill
 from amalgam_tf.training import state
@@ -31,7 +31,7 @@ def test_loss_is_the_mean_over_streams_of_soft_cross_entropy(pool, tmp_path):
     setting = amalgamation.prepare(config_for(pool))
     with Run(tmp_path / "run", {}) as run:
         student = amalgamation.with_one_head(amalgamation.start_student(setting, run), setting, run)
-        phase = amalgamation.distillation_phase(setting, student, setting.streams, run, "distill")
+        phase = distillation.distillation_phase(setting, student, setting.streams, run, "distill")
         batch = next(iter(phase.data.dataset(0, 1)))
         loss, _ = phase.updates[0].loss(batch)
     logits = student.run(setting.preprocessing(batch["images"]), training=True)

@@ -1,8 +1,10 @@
-"""`distributed.py one|mirrored net|student FOLDER`: on one device or on two logical CPUs (run by test_mirrored.py in its own process).
+"""`distributed.py one|mirrored net|balance|student FOLDER`: on one device or on two logical CPUs (run by test_mirrored.py in its process).
 
-`net` trains a small net, `student` a pool of teachers and its student by a config. The nets are test_multi_worker.py's too.
+`net` trains a small net, `balance` SOKA's task weights alone, `student` a pool of teachers and its student by a config. The nets are
+test_multi_worker.py's too.
 """
 
+from dataclasses import replace
 from pathlib import Path
 import sys
 
@@ -10,12 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf import methods, models
+from amalgam_tf import amalgamation, methods, models
 from amalgam_tf.data.pipeline import Batches
+from amalgam_tf.methods import soka
 from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.training import strategies
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import Phase, Update
+from tests.methods import helpers
 
 
 def data() -> Batches:
@@ -53,6 +57,22 @@ def update(net, loss) -> Update:
     return Update("all", trains=net.weights(), statistics=net.statistics(), heads=net.weights("head"), loss=loss, optimizer=optimizer)
 
 
+def balance(strategy: tf.distribute.Strategy, folder: Path) -> None:
+    """Step (5) alone: of a student that nothing else changes, so that round-off is all that can differ."""
+    with strategy.scope():
+        pool = helpers.dense_pool({"D": "depth_zbuffer", "E": "edge_texture"})
+    changes = {"gradnorm.optimizer.name": "sgd", "gradnorm.optimizer.learning_rate": 0.5, "mia.use": False}
+    config = helpers.soka_config(pool, "depth_zbuffer,edge_texture")
+    config.update_from_flattened_dict({**changes, "train.steps": 6})
+    setting = amalgamation.prepare(config, check=soka.check_teachers, pool=pool)
+    with strategy.scope(), Run(folder / "run", config.to_dict()) as run:
+        parts = soka.start(setting, [], run)
+        run.track({"task_weights": parts.weights})
+        cycle = soka.cycle_phase(setting, parts, [0.4, 0.1], run, None)
+        run.phase(replace(cycle, updates=cycle.updates[-1:], validate=None, keep_best=None))
+    np.savez(folder / "weights.npz", task_weights=parts.weights.numpy())
+
+
 def main(mode: str, what: str, folder: Path) -> None:
     if mode == "mirrored":
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -60,6 +80,9 @@ def main(mode: str, what: str, folder: Path) -> None:
     assert strategy.num_replicas_in_sync == (2 if mode == "mirrored" else 1)
     if what == "student":
         methods.run(methods.load_config("configs/quickstart.py:student,smoke"), folder / "run", mode)
+        return
+    if what == "balance":
+        balance(strategy, folder)
         return
     with strategy.scope(), Run(folder / "run", {"log_every_steps": 2}) as run:
         net, loss = resnet(synchronized=mode == "mirrored")

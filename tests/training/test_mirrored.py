@@ -24,6 +24,15 @@ def test_two_logical_devices_give_the_single_device_result(tmp_path):
     assert losses[0] != losses[-1]
 
 
+def test_two_logical_devices_balance_tasks_like_one(tmp_path):
+    """SOKA's step (5): the norms are those of the global batch's gradients, and w is moved once."""
+    one, two = distributed("balance", tmp_path)
+    assert_same_rows(one / "run", two / "run", rtol=1e-3)
+    weights, others = (np.load(folder / "weights.npz")["task_weights"] for folder in (one, two))
+    np.testing.assert_allclose(weights, others, rtol=1e-4)
+    assert weights.sum() == pytest.approx(1) and abs(weights[0] - 0.5) > 1e-3
+
+
 @pytest.mark.whole
 def test_two_logical_devices_amalgamate_like_one(tmp_path):
     """A pool of teachers and its student: the same losses (Adam carries round-off on into the weights), and the same choices."""

@@ -195,3 +195,15 @@ class TestBuild:
         before = [v.numpy() for v in scaled]
         b.apply([tf.constant(g) * math.inf for g in gradients(0)], scaled)
         assert all(np.array_equal(v.numpy(), x) for v, x in zip(scaled, before, strict=True))
+
+
+def test_adam_takes_its_first_momentum_from_the_config():
+    """Generators want 0.5 (DGAN G15); one step by hand: after two gradients of 1 and 0 the momentum is beta (1 - beta) / (1 - beta^2)."""
+    for given, beta in (({}, 0.9), ({"beta_1": 0.5}, 0.5)):
+        v = keras.Variable(0.0)
+        optimizer = optimizers.build({"name": "adam", "learning_rate": 1.0, "schedule": "constant", **given}, [v], steps=2)
+        for gradient in (1.0, 0.0):
+            before = float(v.value)
+            optimizer.apply([tf.constant(gradient)], [v])
+        second = np.sqrt(0.999 * 0.001 / (1 - 0.999**2))
+        assert float(v.value) - before == pytest.approx(-beta * (1 - beta) / (1 - beta**2) / second, rel=1e-3)
