@@ -3,8 +3,8 @@
     python tools/soka_part.py --dry_run
     python tools/soka_part.py --only=seed0
 
-Renders its scenes; for the RGB-D runs expects rgbd/, made by tools/prepare_7scenes.py, in the current folder. Writes below runs/soka_scenes and
-runs/soka_rgbd. The teachers are trained once: what the seeds vary is the student.
+Renders its scenes; for the RGB-D runs expects rgbd/, made by tools/prepare_7scenes.py, in the current folder. Writes below
+runs/soka_scenes and runs/soka_rgbd. The teachers are trained once: what the seeds vary is the student.
 """
 
 from collections.abc import Iterator

@@ -386,7 +386,7 @@ SMOKED = [
     ("configs/customize/celeba.py", "hair,two"),
     ("configs/customize/fine_grained.py", "dogs"),
     ("configs/teachers/taskonomy.py", "normal"),
-    ("configs/soka/taskonomy.py", "depth-edge2d,strong"),
+    ("configs/soka/taskonomy.py", "depth-edge2d,no_auxiliary"),
     ("configs/dual_gan/part.py", "union,ours"),
     ("configs/dual_gan/part.py", "scenes,nodata"),
     ("configs/dual_gan/part.py", "union,dafl"),
