@@ -22,7 +22,7 @@ from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.models.folding import folded
 from amalgam_tf.tasks import Task
-from amalgam_tf.teachers import Pool, Stream, Student, Teacher, columns, entries, foreign_data, in_blocks, in_precision, resolved
+from amalgam_tf.teachers import Outputs, Pool, Stream, Student, Teacher, columns, entries, foreign_data, in_blocks, in_precision, resolved
 from amalgam_tf.training.loop import Run
 
 StreamLogits = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # uint8-valued float images -> stream -> logits [batch, outputs]
@@ -346,7 +346,7 @@ def stream_logits(
 
 
 # -- numbers of a finished student ------------------------------------------------------------------------------------
-def scores_on_test(setting: Setting, outputs: evaluate.Outputs, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+def scores_on_test(setting: Setting, outputs: Outputs, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
     """Task -> probabilities of the test images (reported, never used to choose)."""
     return evaluate.predict(outputs, tasks, setting.images.test_pixels)
 

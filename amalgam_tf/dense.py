@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf import data, evaluate
+from amalgam_tf import data
 from amalgam_tf.data import codecs, maps, pipeline
 from amalgam_tf.data.examples import Examples
 from amalgam_tf.data.transforms import flip
 from amalgam_tf.errors import UserError
 from amalgam_tf.metrics import dense as metrics
 from amalgam_tf.tasks import Task
+from amalgam_tf.teachers import Outputs
+from amalgam_tf.training import state
 from amalgam_tf.training.loop import Run
 
 Sums = Mapping[str, Mapping[str, np.ndarray]]  # task -> sum -> [images, ...]
@@ -73,7 +75,7 @@ def seen(batch: Mapping[str, tf.Tensor], task: Task) -> tuple[tf.Tensor, tf.Tens
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
-def sums(outputs: evaluate.Outputs, tasks: Sequence[Task], images: np.ndarray, true: Truth) -> dict[str, dict[str, np.ndarray]]:
+def sums(outputs: Outputs, tasks: Sequence[Task], images: np.ndarray, true: Truth) -> dict[str, dict[str, np.ndarray]]:
     """What the metrics are made of: task -> sum -> [n, ...] over the pixels of each image.
 
     Args:
@@ -106,11 +108,11 @@ def sums(outputs: evaluate.Outputs, tasks: Sequence[Task], images: np.ndarray, t
 
 
 def report(tasks: Sequence[Task], found: Sums) -> dict[str, Any]:
-    """`{"per_task": {task: {metric: value}}}` from sums, as `evaluate.measure` for other tasks."""
+    """`{"per_task": {task: {metric: value}}}` from sums, as `evaluate.measure` gives for other tasks."""
     return {"per_task": {t.name: metrics.report(codecs.get(t.codec).kind, found[t.name]) for t in tasks}}
 
 
-def trivial(tasks: Sequence[Task], true: Truth, name: str) -> evaluate.Outputs:
+def trivial(tasks: Sequence[Task], true: Truth, name: str) -> Outputs:
     """A predictor that does not look: the mean of the valid training pixels' codes (`constant`), or that of each pixel (`mean_map`)."""
     answers = {}
     for t in tasks:
@@ -130,7 +132,7 @@ def trivial(tasks: Sequence[Task], true: Truth, name: str) -> evaluate.Outputs:
 class Network:
     """Something to be measured: what it writes, and for which tasks."""
 
-    outputs: evaluate.Outputs
+    outputs: Outputs
     tasks: Sequence[Task]
 
 
@@ -142,9 +144,9 @@ def on_test(run: Run, networks: Mapping[str, Network], test: Examples, images: n
     """
     found = {who: sums(n.outputs, n.tasks, images, true) for who, n in networks.items()}
     arrays = {f"{who}/{task}/{k}": v for who, of in found.items() for task, sums_ in of.items() for k, v in sums_.items()}
-    run.write(lambda: evaluate.write_npz(run.workdir / "scores.npz", {"ids": np.array(test.ids), **arrays}))
+    run.write(lambda: state.write_npz(run.workdir / "scores.npz", {"ids": np.array(test.ids), **arrays}))
     shown = panels(networks, images, true)
-    run.write(lambda: evaluate.write_npz(run.workdir / "panels.npz", shown))
+    run.write(lambda: state.write_npz(run.workdir / "panels.npz", shown))
     return {**test.account(), **{who: report(networks[who].tasks, of) for who, of in found.items()}}
 
 

@@ -1,6 +1,6 @@
 """Evaluation: the same metrics for teachers and students, from logits by task; and the sizes of networks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
 import time
@@ -10,16 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf import data, teachers
+from amalgam_tf import data, dense, teachers
 from amalgam_tf.data import codecs, pipeline
 from amalgam_tf.data.examples import Examples
 from amalgam_tf.errors import UserError
 from amalgam_tf.metrics import categorical, multilabel, topk
 from amalgam_tf.models.blocks import multiply_adds, parameters
 from amalgam_tf.tasks import Task
+from amalgam_tf.teachers import Outputs
 from amalgam_tf.training import state
-
-Outputs = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
 
 
 def answers(task: Task, logits):
@@ -111,19 +110,7 @@ def write_scores(path: Path, scores: Mapping[str, Mapping[str, np.ndarray]], tru
     arrays = {"ids": np.array(truth.ids)}
     arrays |= {f"truth/{t.name}": truth.labels[t.name].astype(np.int8 if t.kind == "binary" else np.int32) for t in truth.tasks}
     arrays |= {f"{who}/{task}": np.asarray(v, np.float32) for who, of in scores.items() for task, v in of.items()}
-    write_npz(path, arrays)
-
-
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a compressed .npz that appears as a whole.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    with state.writing(path, temporary):
-        np.savez_compressed(temporary, **arrays)
-        os.replace(temporary, path)
+    state.write_npz(path, arrays)
 
 
 def saved(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,8 +128,6 @@ def saved(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"the card in {folder} has no recipe that says which data to use: give --reader, --root and --split")
     options = {**_recipe_data(Path(folder), model.card), **changes}
     if any(t.kind == "dense" for t in model.tasks):
-        from amalgam_tf import dense  # here: it measures by this module's rules
-
         return dense.saved(model, options)
     truth = data.load(options, options["test"]).truth_for(model.tasks)
     images = pipeline.pixels(truth, model.preprocessing.size, data.cache_dir(options))

@@ -5,7 +5,7 @@ A teacher is a frozen chain of blocks plus a card that says what its logits mean
 written in the card and nowhere else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 import os
 from pathlib import Path
@@ -31,6 +31,9 @@ _SPLITS_ALIKE = {
     *("classes", "groups", "task", "fit", "binary_head", "one_vs_rest", "train_reader", "train_root"),
 }
 _TEACHER_KEYS = ("name", "blocks", "tasks", "preprocessing", "sha256")
+
+
+Outputs = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # images in 0..255 -> task name -> logits, or maps
 
 
 class Stream(NamedTuple):

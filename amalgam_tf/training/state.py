@@ -229,6 +229,18 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: dict[str,
         os.replace(temporary, path)
 
 
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed .npz that appears as a whole.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    with writing(path, temporary):
+        np.savez_compressed(temporary, **arrays)
+        os.replace(temporary, path)
+
+
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads what `write_arrays` wrote; every byte is checked against the ZIP's checksums."""
     with zipfile.ZipFile(path) as file:
