@@ -1,5 +1,6 @@
 """Tiny untrained teachers and configs for the tests of the methods; and what holds a method's module against its paper."""
 
+from dataclasses import replace
 import importlib
 import os
 from pathlib import Path
@@ -69,6 +70,12 @@ def few_scenes(**changes):
     data = common.scenes(train=40, test=24, size=SIZE)
     data.update({"cache_dir": "", "hold_out": 0.3, **changes})
     return data
+
+
+def swapped(setting):
+    """The same pool in another order: a config's teachers always come sorted by name."""
+    other = {name: tuple(reversed(getattr(setting, name))) for name in ("teachers", "frozen", "streams")}
+    return replace(setting, **other)
 
 
 def interrupted(data, after: int):

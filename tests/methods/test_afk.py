@@ -20,7 +20,7 @@ from amalgam_tf.tasks import Task, parse
 from amalgam_tf.training import optimizers, state
 from amalgam_tf.training.loop import Run
 from configs import common
-from tests.methods.helpers import SIZE, afk_config, save_pool, teacher
+from tests.methods.helpers import SIZE, afk_config, save_pool, swapped, teacher
 
 POOL = {"A": ("sphere", "box"), "B": ("cone", "torus", "slab")}
 
@@ -197,13 +197,14 @@ class TestUpdates:
 
 class TestDecisions:
     def test_permuting_the_teachers_permutes_the_decision(self, tmp_path):
-        """Same streams, same losses, same branches, whatever order the pool is listed in."""
-        entries = save_pool(tmp_path / "pool", POOL)
-        swapped = dict(reversed(entries.items()))
-        books = []
-        for i, teachers in enumerate((entries, swapped)):
-            config = afk_config(teachers, student__weights="none", finetune__epochs=0.0)
-            books.append(amalgamate(config, tmp_path / str(i))[2])
+        """Same streams, same losses, same branches, whatever order the teachers stand in (a config sorts them by name)."""
+        config = afk_config(save_pool(tmp_path / "pool", POOL), student__weights="none", finetune__epochs=0.0)
+        books, setting = [], afk.enter(config)
+        for i, asked in enumerate((setting, swapped(setting))):
+            with Run(tmp_path / str(i), config.to_dict()) as run:
+                afk.amalgamate(asked, run)
+                books.append(run._book())
+        assert asked.teachers == setting.teachers[::-1] != setting.teachers
         assert books[0]["branches"]["value"] == books[1]["branches"]["value"]
         for block in ("b1", "b2", "b3"):
             for stream, values in books[0][f"block_losses/{block}"]["value"].items():

@@ -21,7 +21,7 @@ from amalgam_tf.training import state
 from amalgam_tf.training.interrupts import Interrupted
 from amalgam_tf.training.loop import Run
 from configs import common_generated
-from tests.methods.helpers import SIZE, find, interrupted, save_pool, table_of
+from tests.methods.helpers import SIZE, find, interrupted, save_pool, swapped, table_of
 
 POOL = {"A": ("sphere", "box"), "B": ("cone", "torus", "slab")}
 
@@ -62,12 +62,6 @@ def pieces(setting, seed=0):
     for f in gates.values():
         f.excite.kernel.assign(keras.random.normal(f.excite.kernel.shape, seed=3))
     return net, gates
-
-
-def swapped(setting):
-    """The same pool in another order: a config's teachers always come sorted by name."""
-    other = {name: tuple(reversed(getattr(setting, name))) for name in ("teachers", "frozen", "streams")}
-    return replace(setting, **other)
 
 
 def codes(setting, n=8):
