@@ -33,11 +33,20 @@ def test_summary_over_seeds_is_made_from_its_runs_and_stands_in_the_readme(readm
     assert "\n".join([*differences[:2], *(line for line in differences if "| all " in line)]) in readme
 
 
-def test_customize_over_seeds_is_made_from_its_runs(tmp_path, monkeypatch):
+def test_customize_over_seeds_is_made_from_its_runs(readme, tmp_path, monkeypatch):
+    """README's means are cells of the summary's rows over all tasks of a group."""
     monkeypatch.chdir(ROOT)
     report.compare(["results/customize_part/seed*/**"], tmp_path, summary="customize_part")
     for name in ("customize_part.md", "customize_part_differences.csv"):
         assert (tmp_path / name).read_text() == (ROOT / "results/customize_part" / name).read_text()
+    means = {
+        cell.strip()
+        for line in (tmp_path / "customize_part.md").read_text().splitlines()
+        if "| mean of" in line
+        for cell in line.split("|")
+    }
+    shown = [line for line in readme.splitlines() if line.startswith(("| hair,", "| mouth,", "| CIFAR-10,", "| balanced %"))]
+    assert len(shown) == 5 and {cell.strip() for line in shown for cell in line.split("|")[3:6]} <= means
 
 
 def section(markdown: str, title: str) -> list[str]:

@@ -47,7 +47,13 @@ _UNSTRIDED = {16: (), 8: ("block2", "deconv8"), 4: ("block2", "deconv8", "block1
 
 
 def encoder(
-    *, input_size: int = 256, width: float = 1.0, output_stride: int = 16, code_channels: int = 8, synchronized: bool = False
+    *,
+    input_size: int = 256,
+    width: float = 1.0,
+    output_stride: int = 16,
+    code_channels: int = 8,
+    synchronized: bool = False,
+    residual_start: str = "ones",
 ) -> BlockNet:
     """[batch, input_size, input_size, 3] in -1..1 (`Preprocessing` `tf`) -> [batch, side, side, code_channels].
 
@@ -59,6 +65,8 @@ def encoder(
         output_stride: 16 (the task bank's), 8 (block2 not strided) or 4 (nor block1).
         code_channels: channels of the code.
         synchronized: average batch statistics over replicas.
+        residual_start: initial scale of what a unit adds to its shortcut, `ones` or `zeros` (units start as the identity,
+            Goyal et al. 2017: from scratch a small net learns faster so).
 
     Returns:
         Blocks b1 (conv1, pool1, block1), b2, b3, b4 and `code` (compress1 with batch norm and ReLU).
@@ -80,7 +88,7 @@ def encoder(
         for unit in range(1, units + 1):
             stride = strides.get(f"block{stage}", 1) if unit == units else 1
             name = f"block{stage}_unit_{unit}_bottleneck_v1"
-            x = _bottleneck(x, _scaled(channels, width), _scaled(4 * channels, width), stride, name, synchronized)
+            x = _bottleneck(x, _scaled(channels, width), _scaled(4 * channels, width), stride, name, synchronized, residual_start)
         ends.append(name)
     x = _conv_bn(x, code_channels, 3, 1, "compress1", synchronized)
     x = layers.Activation("relu", name="compress1_relu")(x)
@@ -139,6 +147,7 @@ def task_bank(
     code_channels: int = 8,
     synchronized: bool = False,
     least_channels: int = 1,
+    residual_start: str = "ones",
 ) -> BlockNet:
     """A whole network of the task bank: the blocks of `encoder` and `decoder` behind them; the arguments are theirs.
 
@@ -146,12 +155,12 @@ def task_bank(
         UserError: as `encoder`.
     """
     shared = dict(width=width, output_stride=output_stride, synchronized=synchronized)
-    trunk = encoder(input_size=input_size, code_channels=code_channels, **shared)
+    trunk = encoder(input_size=input_size, code_channels=code_channels, residual_start=residual_start, **shared)
     last = decoder(code_shape=trunk.shapes["code"], channels=channels, least_channels=least_channels, **shared)
     return BlockNet({**{name: trunk.block(name) for name in trunk.names}, DECODER: last})
 
 
-def _bottleneck(x, inner: int, outer: int, stride: int, name: str, synchronized: bool):
+def _bottleneck(x, inner: int, outer: int, stride: int, name: str, synchronized: bool, start: str):
     shortcut = x
     if x.shape[-1] != outer:
         shortcut = _conv_bn(x, outer, 1, stride, f"{name}_shortcut", synchronized)
@@ -159,15 +168,15 @@ def _bottleneck(x, inner: int, outer: int, stride: int, name: str, synchronized:
         shortcut = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)
     y = layers.Activation("relu", name=f"{name}_conv1_relu")(_conv_bn(x, inner, 1, 1, f"{name}_conv1", synchronized))
     y = layers.Activation("relu", name=f"{name}_conv2_relu")(_conv_bn(y, inner, 3, stride, f"{name}_conv2", synchronized))
-    y = _conv_bn(y, outer, 1, 1, f"{name}_conv3", synchronized)
+    y = _conv_bn(y, outer, 1, 1, f"{name}_conv3", synchronized, start=start)
     return layers.Activation("relu", name=name)(layers.Add(name=f"{name}_add")([shortcut, y]))
 
 
-def _conv_bn(x, channels: int, kernel: int, stride: int, name: str, synchronized: bool, padding: str = "same"):
+def _conv_bn(x, channels: int, kernel: int, stride: int, name: str, synchronized: bool, padding: str = "same", start: str = "ones"):
     if padding == "same" and kernel > 1 and stride > 1:  # slim's conv2d_same: alike on both sides, where TF's SAME pads at the end only
         x, padding = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
     x = layers.Conv2D(channels, kernel, stride, padding, use_bias=False, kernel_initializer="he_normal", name=name)(x)
-    return layers.BatchNormalization(**_BN, synchronized=synchronized, name=f"{name}_BatchNorm")(x)
+    return layers.BatchNormalization(**_BN, gamma_initializer=start, synchronized=synchronized, name=f"{name}_BatchNorm")(x)
 
 
 def _scaled(channels: int, width: float) -> int:

@@ -29,6 +29,6 @@ def get_config(argument: str = ""):
     if scale == "taskonomy":
         config.optimizer.learning_rate = 1e-4  # the task bank's
     else:
-        config.epochs, config.batch_size = common_dense.TEACHER_EPOCHS[scale], 16
+        (config.epochs, config.settle_epochs), config.batch_size = common_dense.TEACHER_EPOCHS[scale], 16
         config.optimizer.learning_rate = common_dense.SMALL_RATE
     return common_dense.smoke(config) if "smoke" in words else config

@@ -132,6 +132,34 @@ class TestTraining:
             rows.append((tmp_path / name / "metrics.jsonl").read_text())
         assert all(np.array_equal(a, b) for a, b in zip(*ends, strict=True)) and rows[0] == rows[1]
 
+    def test_settling_goes_on_with_stored_statistics_and_one_schedule(self, small, tmp_path, monkeypatch):
+        seen, original = {}, Run.phase
+
+        def watched(run, phase):
+            before = {k: v.numpy() for k, v in run.checkpoints.variables.items()}
+            best, rate = phase.keep_best, phase.updates[0].optimizer
+            object.__setattr__(phase, "keep_best", None)  # the best weights may be the start's
+            original(run, phase)
+            changed = {k for k, v in before.items() if not np.array_equal(v, run.checkpoints.variables[k].numpy())}
+            seen[phase.name] = (
+                best,
+                phase.steps,
+                (rate["begin_step"], rate["all_steps"]),
+                any("moving" in k for k in changed),
+                len(changed),
+            )
+            if best:
+                run.decide(f"best/{phase.name}", lambda: {"step": 0})
+
+        monkeypatch.setattr(Run, "phase", watched)
+        config = config_of(settle_epochs=1.0)
+        with Run(tmp_path, config.to_dict()) as run:
+            dense_teacher.train(config, run)
+        (train, settle), steps = seen.values(), seen["train"][1]
+        assert list(seen) == ["train", "settle"] and settle[1] == steps // 2
+        assert train[:4] == (None, steps, (0, steps + settle[1]), True) and settle[4] > 0
+        assert settle[:4] == ("loss", settle[1], (steps, steps + settle[1]), False)
+
     def test_teacher_on_disk(self, small, tmp_path):
         config = config_of(epochs=1.0, licence="free")
         with Run(tmp_path, config.to_dict()) as run:
