@@ -1,9 +1,10 @@
-"""The one exception a user is meant to read, and the hint for a misspelt name."""
+"""The one exception a user is meant to read, the hint for a misspelt name, and how a script ends."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import difflib
 import errno
 import os
+import sys
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -59,3 +60,12 @@ def one_of(key: str, value: str, known: Iterable[str]) -> str:
     if value not in (known := list(known)):
         raise UserError(f"unknown {key} {value!r}: {did_you_mean(value, known)}")
     return value
+
+
+def or_exit(run: Callable[[], None]) -> None:
+    """Runs a script; what its user can mend is one sentence and exit code 2. (The binaries have `bin.app.launch`.)"""
+    try:
+        run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from amalgam_tf.data import codecs  # noqa: E402
 from amalgam_tf.data.transforms import Preprocessing  # noqa: E402
-from amalgam_tf.errors import UserError, one_of  # noqa: E402
+from amalgam_tf.errors import UserError, one_of, or_exit  # noqa: E402
 from amalgam_tf.models import encoder_decoder  # noqa: E402
 from amalgam_tf.models.blocks import BlockNet  # noqa: E402
 from amalgam_tf.teachers import Pool, Teacher  # noqa: E402
@@ -182,11 +182,7 @@ def run() -> None:
 
 
 def main(_) -> None:
-    try:
-        run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    or_exit(run)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from amalgam_tf.data import codecs  # noqa: E402
-from amalgam_tf.errors import UserError  # noqa: E402
+from amalgam_tf.errors import UserError, or_exit  # noqa: E402
 
 _FRAMES = flags.DEFINE_string("frames", None, "folder of the frames and camera-intrinsics.txt")
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write to; must be new or empty")
@@ -250,11 +250,7 @@ def run() -> None:
 
 
 def main(_) -> None:
-    try:
-        run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    or_exit(run)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from amalgam_tf.data import codecs, scenes  # noqa: E402
 from amalgam_tf.data import splits as published_splits  # noqa: E402
 from amalgam_tf.data.scenes import composing  # noqa: E402
-from amalgam_tf.errors import UserError  # noqa: E402
+from amalgam_tf.errors import UserError, or_exit  # noqa: E402
 
 _LAYOUTS = ("voc", "coco", "folder", "celeba", "cub", "taskonomy")
 _LAYOUT = flags.DEFINE_string("layout", None, ", ".join(_LAYOUTS[:-1]) + f" or {_LAYOUTS[-1]}")
@@ -336,11 +336,7 @@ def run() -> None:
 
 
 def main(_) -> None:
-    try:
-        run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    or_exit(run)
 
 
 if __name__ == "__main__":

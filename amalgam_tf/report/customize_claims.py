@@ -107,10 +107,7 @@ class Images:
         self._place = {name: i for i, name in enumerate(ids)}
         self._truth: dict[str, tuple[np.ndarray, FinishedRun]] = {}
         self._values: dict[tuple, np.ndarray] = {}
-        draw = np.random.default_rng(seed).integers
-        draws = (np.bincount(draw(len(ids), size=len(ids)), minlength=len(ids)) for _ in range(n))
-        # how often each image is in a draw; the first draw is the images as they are. Sums below 2**24 are exact in float32.
-        self.weights = np.stack([np.ones(len(ids)), *draws]).astype(np.float32)
+        self.weights = resampling.counts(len(ids), n, seed).astype(np.float32)  # sums below 2**24 are exact in float32
 
     def values(self, run: FinishedRun, network: str, task: str, metric: str) -> np.ndarray:
         """A metric in every draw, [n + 1]; NaN where a draw has no image of known truth.

@@ -118,6 +118,15 @@ class Resamples:
         return self._values[key]
 
 
+def counts(images: int, n: int, seed: int = 0) -> np.ndarray:
+    """[n + 1, images]: how often each image is in a resample, drawn as `metrics.multilabel.bootstrap_difference` draws.
+
+    The first row is the images as they are.
+    """
+    draw = np.random.default_rng(seed).integers
+    return np.stack([np.ones(images), *(np.bincount(draw(images, size=images), minlength=images) for _ in range(n))])
+
+
 def interval(differences: np.ndarray) -> dict[str, Any]:
     """Of the differences of the resamples behind the one of the images as they are, [n + 1]: as `bootstrap_difference` returns it."""
     resampled = differences[1:][~np.isnan(differences[1:])]

@@ -129,9 +129,7 @@ class Images:
         self._first: dict[str, tuple[np.ndarray, FinishedRun]] = {}
         self._values: dict[tuple, np.ndarray] = {}
         self.ids = sorted(self._column(found[0], "ids").tolist())
-        draw, count = np.random.default_rng(seed).integers, len(self.ids)
-        draws = (np.bincount(draw(count, size=count), minlength=count) for _ in range(n))
-        self.weights = np.stack([np.ones(count), *draws])  # how often each image is in a draw; the first draw is the images as they are
+        self.weights = resampling.counts(len(self.ids), n, seed)
 
     def values(self, run: FinishedRun, who: str, task: str, metric: str) -> np.ndarray:
         """A metric over all pixels of every draw, [n + 1], as `metrics.dense.report` pools it; NaN where a draw has no valid pixel.
