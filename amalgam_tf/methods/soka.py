@@ -216,13 +216,18 @@ def taps(config: Any, trunk: BlockNet) -> tuple[str, ...]:
 def kept_features(setting: Setting, helpers: Sequence[Teacher], wanted: Sequence[str]) -> dict[str, np.ndarray]:
     """What the helpers' encoders write at the taps, for every training image and view, where `features.memory_gb` allows."""
     images, found = setting.images, {}
-    numbers = sum(int(np.prod(t.net.shapes[tap])) for t in helpers for tap in wanted)
-    if 4e-9 * numbers * len(images.pixels["train"]) * images.views > setting.config.features.memory_gb:
+    views = len(images.pixels["train"]) * images.views
+    if kept_bytes(helpers[0].net, wanted, views * len(helpers)) > 1e9 * setting.config.features.memory_gb:
         return {}
     for t in helpers:
-        views = [pipeline.in_order(tapped(t, wanted), images.pixels["train"], flipped=bool(v)) for v in range(images.views)]
-        found |= {f"{t.name}/{tap}": np.stack([view[tap] for view in views]) for tap in wanted}
+        seen = [pipeline.in_order(tapped(t, wanted), images.pixels["train"], flipped=bool(v)) for v in range(images.views)]
+        found |= {f"{t.name}/{tap}": np.stack([view[tap] for view in seen]) for tap in wanted}
     return found
+
+
+def kept_bytes(net: BlockNet, wanted: Sequence[str], times: int) -> float:
+    """Bytes of what an encoder writes at some blocks, so many times."""
+    return 4.0 * times * sum(float(np.prod(net.shapes[tap])) for tap in wanted)
 
 
 def tapped(teacher: Teacher, wanted: Sequence[str]):
@@ -496,7 +501,7 @@ def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
     if config.weights == "gradnorm":
         step += encoder + n * (2 * decoder + 3 * cost[-2])
     trunk = net.part(stop=len(net) - 2)
-    kept = 4.0 * views * helpers * sum(float(np.prod(trunk.shapes[tap])) for tap in taps(config, trunk))
+    kept = kept_bytes(trunk, taps(config, trunk), views * helpers)
     fits = kept <= 1e9 * config.features.memory_gb
     step += 0 if fits else helpers * encoder
     held_out = images.held_out * forward / max(1, images.train // batch)  # a pass an epoch
