@@ -76,12 +76,16 @@ class Setting:
 
 
 class Images:
-    """The run's pixels: unlabelled train and held-out images, and the test part with its truth."""
+    """The run's pixels: unlabelled train and held-out images, and the test part with its truth. What is known of the former, of the
+    wanted tasks, is kept beside them (`labelled`), for baselines.
+    """
 
     def __init__(self, config: Any, size: int, tasks: Sequence[Task]):
         parts, self.cache = data.parts(config.data), data.cache_dir(config.data)
         self.test = parts.test.truth_for(tasks)
-        self.unlabelled = {"train": parts.train.unlabelled(), "held_out": parts.held_out.unlabelled()}
+        wanted, own = {t.name for t in tasks}, {"train": parts.train, "held_out": parts.held_out}
+        self.labelled = {part: e.only([t.name for t in e.tasks if t.name in wanted]) for part, e in own.items()}
+        self.unlabelled = {part: e.unlabelled() for part, e in own.items()}
         self.pixels = {part: pipeline.pixels(e, size, self.cache) for part, e in self.unlabelled.items()}
         self.test_pixels = pipeline.pixels(self.test, size, self.cache)
         self.notes = data.notes(*parts)
@@ -294,6 +298,15 @@ def total(each: Mapping[str, tf.Tensor], weights: Mapping[str, float] | None = N
     return tf.add_n([w * m for w, m in zip(share, means.values(), strict=True)]) / sum(share), means
 
 
+def losses_by_stream(
+    streams: Sequence[Stream], logits: Mapping[str, tf.Tensor], targets: Mapping[str, tf.Tensor], hard: bool
+) -> dict[str, dict[str, tf.Tensor]]:
+    """Stream -> `loss` and `divergence` of every image [batch], as in `held_out_losses`; arguments as for `customised_losses`."""
+    loss, soft = (customised_losses(streams, logits, targets, rounded) for rounded in (hard, False))
+    entropy = customised_losses(streams, targets, targets, False)
+    return {s: {"loss": loss[s], "divergence": soft[s] - entropy[s]} for s in map(str, streams)}
+
+
 def held_out_losses(
     setting: Setting, logits: StreamLogits, streams: Sequence[Stream], part: str = "held_out"
 ) -> dict[str, dict[str, float]]:
@@ -313,11 +326,7 @@ def held_out_losses(
 
     @tf.function(autograph=False)
     def values(pixels, *rows):
-        targets = dict(zip(names, rows, strict=True))
-        written = logits(pixels)
-        loss, soft = (customised_losses(streams, written, targets, hard) for hard in (setting.hard, False))
-        entropy = customised_losses(streams, targets, targets, False)
-        return {s: {"loss": loss[s], "divergence": soft[s] - entropy[s]} for s in names}
+        return losses_by_stream(streams, logits(pixels), dict(zip(names, rows, strict=True)), setting.hard)
 
     rows = pipeline.in_order(values, setting.images.pixels[part], *(setting.targets[part][n][0] for n in names))
     return {s: {k: float(np.mean(v, dtype=np.float64)) for k, v in terms.items()} for s, terms in rows.items()}

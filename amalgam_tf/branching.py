@@ -154,24 +154,36 @@ def named_filters(filters: Adapters, role: str) -> dict[str, keras.Variable]:
     return {k: v for (block, name), f in filters.items() for k, v in named_variables(f, f"{role}/{block}/{name}").items()}
 
 
-def check_alike(teachers: Sequence[Teacher], method: str) -> None:
-    """Teachers must agree in block names and block shapes.
+def check_alike(
+    teachers: Sequence[Teacher],
+    method: str,
+    what: str = "teachers",
+    mend: str = "teachers of different architectures are the business of the Customize method",
+) -> None:
+    """Teachers must agree in block names, block shapes and input size; their last blocks, the heads, may differ.
 
     Args:
         teachers: at least one.
-        method: for the sentence.
+        method: for the sentence, as all that follows.
+        what: what must be alike.
+        mend: what to do about it.
 
     Raises:
         UserError: they do not.
     """
     first, *others = teachers
     for other in others:
-        mine, theirs = (list(t.net.shapes.items())[:-1] for t in (first, other))
+        mine, theirs = map(_architecture, (first, other))
         if mine != theirs:
             raise UserError(
-                f"{method} needs teachers of one architecture, but the blocks of {first.name} ({mine}) and {other.name} ({theirs}) differ; "
-                "teachers of different architectures are the business of the Customize method"
+                f"{method} needs {what} of one architecture, but the blocks of {first.name} ({mine}) and {other.name} ({theirs}) differ: "
+                f"{mend}"
             )
+
+
+def _architecture(teacher: Teacher) -> str:
+    blocks = [f"{name} {' x '.join(map(str, shape))}" for name, shape in teacher.net.shapes.items()]
+    return ", ".join([f"{teacher.preprocessing.size} pixels", *blocks[:-1]])
 
 
 def regroup(

@@ -68,6 +68,21 @@ def check_dense(who: str, tasks: Sequence[Task]) -> None:
         raise UserError(f"{who} predicts maps, and {other[0]} is none: ask for dense tasks (data.reader=taskonomy or scenes_dense)")
 
 
+def check_reached(who: str, tasks: Sequence[Task], mend: str) -> None:
+    """Refuses to learn true maps whose codes go beyond the tanh that pixel-to-pixel networks end with.
+
+    Args:
+        who: learns them, for the sentence.
+        tasks: of which codecs.
+        mend: what else to do, for the sentence.
+
+    Raises:
+        UserError: as said.
+    """
+    if beyond := [t.name for t in tasks if codecs.get(t.codec).activation != "tanh"]:
+        raise UserError(f"{who} ends in tanh and cannot learn true maps of {beyond[0]}, whose codes go beyond -1 and 1: {mend}")
+
+
 def seen(batch: Mapping[str, tf.Tensor], task: Task) -> tuple[tf.Tensor, tf.Tensor]:
     """(code [batch, size, size, channels], valid [batch, size, size]) of a task, mirrored where the batch's images are."""
     valid = flip(batch[f"valid/{task.name}"][..., None], batch["view"])[..., 0]

@@ -6,8 +6,10 @@ A task never says *where* in a teacher's output its numbers stand: that is the b
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+import os
+from pathlib import Path
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from amalgam_tf.errors import UserError, did_you_mean
 
@@ -117,3 +119,28 @@ def parse(*texts: str | Iterable[str]) -> tuple[Wanted, ...]:
     if not wanted:
         raise UserError("the task list is empty: name at least one task, or * for all (--config.tasks=dog,horse)")
     return tuple(wanted)
+
+
+def entries(config: Any) -> dict[str, Any]:
+    """The entries of a config's `teachers` that its `tasks` can need.
+
+    All but those that the request does not name where it names teachers, and those whose own `tasks` name none of the wanted ones.
+
+    Raises:
+        UserError: a wanted task that none of them can offer.
+    """
+    pool = config.get("teachers", {})
+    known = {name: {t.strip() for t in entry.get("tasks", "").split(",")} - {""} for name, entry in pool.items()}
+    needed: set[str] = set()
+    for w in parse(config.tasks):
+        able = {n for n in pool if w.teacher in (None, n) and (w.task == EVERYTHING or not known[n] or w.task in known[n])}
+        if pool and not able:
+            offers = "; ".join(f"{n}: {', '.join(sorted(known[n])) or 'what its card says'}" for n in pool)
+            raise UserError(f"no teacher offers {w}; {offers}")
+        needed |= able
+    return {name: entry for name, entry in pool.items() if name in needed}
+
+
+def resolved(path: str, workdir: Path) -> Path:
+    """A path of a config with `{workdir}` filled in; `..` is resolved by name, since the workdir need not exist yet."""
+    return Path(os.path.normpath(path.replace("{workdir}", str(workdir))))

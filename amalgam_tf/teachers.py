@@ -7,7 +7,6 @@ written in the card and nowhere else.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,9 @@ from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError
 from amalgam_tf.models import adapters as _registered  # noqa: F401  a saved student holds its layers
 from amalgam_tf.models.blocks import BlockNet, policies, rebuilt, safe_name
-from amalgam_tf.tasks import EVERYTHING, Task, Wanted, is_name, parse
+from amalgam_tf.tasks import EVERYTHING, Task, Wanted, is_name
+from amalgam_tf.tasks import entries as entries  # also found here
+from amalgam_tf.tasks import resolved as resolved
 from amalgam_tf.training import state
 
 _RESERVED = ("student", "student_before_finetune", "teacher", "data", "images", "skipped", "truth")  # names in results, scores and folders
@@ -310,26 +311,6 @@ def in_blocks(teacher: Teacher, granularity: str) -> Teacher:
     return replace(teacher, net=teacher.net.joined(teacher.net.stages()))
 
 
-def entries(config: Any) -> dict[str, Any]:
-    """The entries of a config's `teachers` that its `tasks` can need.
-
-    All but those that the request does not name where it names teachers, and those whose own `tasks` name none of the wanted ones.
-
-    Raises:
-        UserError: a wanted task that none of them can offer.
-    """
-    pool = config.get("teachers", {})
-    known = {name: {t.strip() for t in entry.get("tasks", "").split(",")} - {""} for name, entry in pool.items()}
-    needed: set[str] = set()
-    for w in parse(config.tasks):
-        able = {n for n in pool if w.teacher in (None, n) and (w.task == EVERYTHING or not known[n] or w.task in known[n])}
-        if pool and not able:
-            offers = "; ".join(f"{n}: {', '.join(sorted(known[n])) or 'what its card says'}" for n in pool)
-            raise UserError(f"no teacher offers {w}; {offers}")
-        needed |= able
-    return {name: entry for name, entry in pool.items() if name in needed}
-
-
 def foreign_data(teachers: Sequence[Teacher], options: Mapping[str, Any]) -> list[str]:
     """A sentence for every teacher whose own recipe split the data otherwise: it may have been trained on the test images.
 
@@ -351,11 +332,6 @@ def foreign_data(teachers: Sequence[Teacher], options: Mapping[str, Any]) -> lis
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-def resolved(path: str, workdir: Path) -> Path:
-    """A path of a config with `{workdir}` filled in; `..` is resolved by name, since the workdir need not exist yet."""
-    return Path(os.path.normpath(path.replace("{workdir}", str(workdir))))
-
-
 def load_any(folder: Path) -> Teacher | Student:
     """The teacher or the student of a folder.
 

@@ -22,7 +22,13 @@ STEPS = {
     "taskonomy": {},
     **dict.fromkeys(
         ("scenes", "rgbd"),
-        {"init.steps": 60, "train.steps": 600, "train.batch_size": 16, "train.optimizer.learning_rate": SMALL_RATE},
+        {
+            "init.steps": 60,
+            "train.steps": 450,
+            "train.settle_steps": 150,
+            "train.batch_size": 16,
+            "train.optimizer.learning_rate": SMALL_RATE,
+        },
     ),
 }
 
@@ -159,7 +165,9 @@ def soka(command: str, teachers: dict[str, dict[str, str]], tasks: str) -> Confi
     )
     config.collaboration = ConfigDict(dict(weighted=False))  # S6
     config.init = ConfigDict(dict(steps=1000))
-    config.train = ConfigDict(dict(steps=600_000, batch_size=32, validate_every_steps=0, optimizer=_adam(1e-3, weight_decay=1e-6)))
+    config.train = ConfigDict(
+        dict(steps=600_000, settle_steps=0, batch_size=32, validate_every_steps=0, optimizer=_adam(1e-3, weight_decay=1e-6))
+    )
     config.features = ConfigDict(dict(memory_gb=4.0))  # what the teachers' encoders wrote, kept for every image
     return config
 
@@ -188,4 +196,5 @@ def smoke(config: ConfigDict) -> ConfigDict:
         entry.config += ",smoke" if ":" in entry.config else ":smoke"
     config.train_missing_teachers = True
     config.init.steps, config.train.steps, config.train.batch_size, config.train.validate_every_steps = 2, 6, 8, 3
+    config.train.settle_steps = 3 if config.train.settle_steps else 0
     return config

@@ -4,7 +4,8 @@ One row a Taskonomy domain, after the task bank's training code (spec/taskonomy 
 
 * raw: what the PNG holds, uint8 or uint16; a z-buffer in 1/512 m, 65535 where nothing was measured;
 * code: what a network is trained to write. Depth: ln(1 + raw) / ln(65536) in [0, 1]. Everything else: (raw - mean) / std, which is
-  [-1, 1] over the coded range; only `principal_curvature` has measured means and deviations instead, and so no range that tanh reaches;
+  [-1, 1] over the coded range; only `principal_curvature` has measured means and deviations instead, and goes beyond what tanh reaches (the
+  task bank's own network ends in tanh all the same, and so stays within a deviation of the mean);
 * physical: metres, unit vectors, or the share of the coded range in [0, 1].
 
 NumPy; TensorFlow is imported only where something is resized or a tensor comes in, so that a wrong config is told so without it.
@@ -45,7 +46,7 @@ class Codec:
         top: raw value that is 1 in physical units (maps).
         clip: larger raw values than `top` count as `top`; without it their code goes beyond 1.
         blur: the code is blurred after resizing, with a Gaussian of `BLUR` times the side.
-        activation: what a network's output layer must end with to reach the codes: `tanh` or `linear`.
+        activation: what a network that learns from files must end with to reach the codes: `tanh` or `linear`.
         file_channels: how many channels a PNG of it may have; the first ones are taken.
     """
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from amalgam_tf.errors import one_of
 from amalgam_tf.losses.labels import binary_cross_entropy, categorical_cross_entropy, distillation
 
-PSEUDO = ("probability", "logit")
+PSEUDO = ("probability", "logit", "at_least_one")
 DISCRETE = ("plus_prob", "minus_logit", "minus_prob", "off")
 ENTROPY = ("label_freq", "bernoulli", "softmax")
 _FLOOR = 1e-6  # of a label's frequency: a label that never occurs has a finite gradient
@@ -21,6 +21,8 @@ def pseudo_labels(*, logits: tf.Tensor, of: str = "probability") -> tf.Tensor:
     Args:
         logits: [batch, labels].
         of: y is the `probability` (so the logit is compared with 0), or the raw output, the `logit`, as the equation is printed.
+            `at_least_one` (not DGAN's): by the probability, and besides the label that is most probable of all, as in DAFL, whose images
+            always show one; without it no label at all is an answer that one-hot and discrete loss like best (spec G1).
 
     Returns:
         [batch, labels], 0 or 1; no gradient passes.
@@ -29,7 +31,11 @@ def pseudo_labels(*, logits: tf.Tensor, of: str = "probability") -> tf.Tensor:
         UserError: another word.
     """
     one_of("pseudo", of, PSEUDO)
-    return tf.stop_gradient(tf.cast(tf.cast(logits, tf.float32) >= (0.0 if of == "probability" else 0.5), tf.float32))
+    logits = tf.cast(logits, tf.float32)
+    present = tf.cast(logits >= (0.5 if of == "logit" else 0.0), tf.float32)
+    if of == "at_least_one":
+        present = tf.maximum(present, tf.one_hot(tf.argmax(logits, -1), logits.shape[-1]))
+    return tf.stop_gradient(present)
 
 
 def one_hot(*, logits: tf.Tensor, of: str = "probability") -> tf.Tensor:

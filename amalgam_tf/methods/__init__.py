@@ -9,10 +9,7 @@ tests/conformance/test_configs.py.
 from dataclasses import replace
 import importlib
 import importlib.util
-import os
 from pathlib import Path
-import platform
-import subprocess
 from typing import Any
 
 from amalgam_tf.errors import UserError, one_of
@@ -83,12 +80,12 @@ def train_missing_teachers(config: Any, workdir: Path, strategy: str, jit_compil
                 else "correct the path"
             )
             raise UserError(f"teacher {name} is missing: {folder} holds no card.json; {mend}")
-        teacher = _teacher_config(config, entry)
+        teacher = teacher_config(config, entry)
         train_missing_teachers(teacher, folder, strategy, jit_compile)
         _run_one(teacher, folder, strategy, command, jit_compile)
 
 
-def _teacher_config(config: Any, entry: Any) -> Any:
+def teacher_config(config: Any, entry: Any) -> Any:
     """What trains a missing teacher: its config with the seed, the precision and the data of the run that needs it.
 
     The leaves of the data section that the entry names under `data` are the teacher's own.
@@ -130,7 +127,7 @@ def _plan_into(plans: dict[Path, Any], config: Any, workdir: Path) -> Any:
         if find_card(folder):
             pool[name] = Teacher.load(folder, name)
         elif entry.get("config", ""):
-            pool[name] = replace(_plan_into(plans, _teacher_config(config, entry), folder), name=name)
+            pool[name] = replace(_plan_into(plans, teacher_config(config, entry), folder), name=name)
         else:
             raise UserError(f"teacher {name} is missing: {folder} holds no card.json; correct the path")
     plans[workdir] = method.plan(config, pool)
@@ -152,7 +149,7 @@ def _run_one(config: Any, workdir: Path, strategy: str, command: str, jit_compil
     import keras
 
     from amalgam_tf import published, report
-    from amalgam_tf.training import strategies
+    from amalgam_tf.training import strategies, surroundings
     from amalgam_tf.training.loop import Run
     from amalgam_tf.training.workdir import fingerprint
 
@@ -160,7 +157,7 @@ def _run_one(config: Any, workdir: Path, strategy: str, command: str, jit_compil
         published.rows(config.published_row)  # a misspelt row must not cost a finished run
     keras.config.set_dtype_policy(config.precision)
     method = importlib.import_module(f"amalgam_tf.methods.{config.method}")
-    plain, commit = config.to_dict(), _commit()  # of the code that runs: a long run may outlive the checkout
+    plain, commit = config.to_dict(), surroundings.commit()  # of the code that runs: a long run may outlive the checkout
     with strategies.by_name(strategy).scope(), Run(workdir, plain, jit_compile) as run:
         run.say(f"{config.method} -> {workdir}")
         results = method.train(config, run)
@@ -169,9 +166,9 @@ def _run_one(config: Any, workdir: Path, strategy: str, command: str, jit_compil
             "published_row": config.published_row,
             "config": fingerprint(plain),
             "command": command or config.command,
-            "commit": commit,
             "precision": config.precision,
-            "hardware": _hardware(run.workers.count),
+            # Decided, so that the same command after the end does not tell of another machine or commit than that which did the work.
+            **run.decide("made_with", lambda: {"commit": commit, **surroundings.record(run.workers.count)}),
             "seconds": round(run.decide("seconds", run.seconds), 1),  # all of it: caches, tests and figures too
             "phase_seconds": {k: round(v, 1) for k, v in run.progress.phase_seconds.items()},  # of which training (adopted phases too)
         }
@@ -179,19 +176,3 @@ def _run_one(config: Any, workdir: Path, strategy: str, command: str, jit_compil
         run.write(lambda: report.write(run.workdir))
         run.write(lambda: run.say(report.summary(run.workdir)))
     return results
-
-
-def _hardware(workers: int) -> str:
-    import tensorflow as tf
-
-    gpus = [tf.config.experimental.get_device_details(d).get("device_name", "GPU") for d in tf.config.list_physical_devices("GPU")]
-    here = ", ".join(gpus) or f"{os.cpu_count()} x {platform.machine()} CPU"
-    return here if workers == 1 else f"{workers} workers, the first on {here}"
-
-
-def _commit() -> str:
-    try:
-        where = Path(__file__).parent
-        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

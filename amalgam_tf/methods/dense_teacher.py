@@ -87,12 +87,15 @@ def task_of(config: Any) -> Task:
     """The one task of the teacher.
 
     Raises:
-        UserError: none, several, or one that no codec knows.
+        UserError: none, several, one that no codec knows, or one whose codes the network cannot reach.
     """
     wanted = [w.task for w in task_lists.parse(config.tasks)]
     if len(wanted) != 1 or wanted == [task_lists.EVERYTHING]:
         raise UserError(f"a pixel-to-pixel teacher has one task, not {config.tasks}: set --config.tasks=depth_zbuffer, or another codec")
-    return codecs.task(wanted[0])
+    task = codecs.task(wanted[0])
+    mend = "convert the task bank's own network with tools/convert_taskonomy.py, or set another --config.tasks"
+    dense.check_reached("a pixel-to-pixel teacher", [task], mend)
+    return task
 
 
 def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:

@@ -58,7 +58,9 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     S15  sizes are all parameters, statistics included (`evaluate.size_of`).
     S16  see `models.encoder_decoder`.
     S17  means over pixels and channels of the codes; no mask, since teachers' maps exist everywhere.
-    Both phases share one poly schedule. The weights of the smallest held-out sum of eq. 5 are kept.
+    All phases share one poly schedule. The weights of the smallest held-out sum of eq. 5 are kept.
+    `train.settle_steps` are last steps of the cycle whose batch norms read what is stored, as the finished student does (0, none, is the
+    paper's; a small student without them is metres off on a few images, see `methods.dense_teacher`).
 
 Baselines, by switches of the same script: KD `schedule=joint`, `weights=equal`, `mia.use=False`; KD + MIA `schedule=joint`,
 `weights=equal`; supervised multi-task learning `supervised=True` with these (dMTL) or with `weights=gradnorm` (GradNorm).
@@ -67,30 +69,29 @@ Not implemented: phases of several batches in the cycle (S8's `phase_steps`); th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from amalgam_tf import choice, data, dense, evaluate, gradnorm, losses, planning
+from amalgam_tf import choice, dense, dense_pool, gradnorm, losses, planning
 from amalgam_tf.amalgamation import Setting, chosen, load_pool, prepare, start_student
 from amalgam_tf.branching import Branched, Tail
-from amalgam_tf.data import pipeline
 from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models.adapters import FeatureAggregation
 from amalgam_tf.models.blocks import BlockNet, named_variables, safe_name
 from amalgam_tf.models.folding import folded
 from amalgam_tf.planning import Line, Plan
-from amalgam_tf.teachers import Student, Teacher, in_precision
+from amalgam_tf.teachers import Teacher, in_precision
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
-from amalgam_tf.training.phase import Phase, Update
+from amalgam_tf.training.phase import Batch, Measurements, Phase, Update
 
 SCHEDULES = ("acct", "joint")
 WEIGHTS = ("gradnorm", "equal")
-AUXILIARIES = ("auto", "strongest", "weakest", "none")
 INITIAL = ("after_warmup", "init")
 
 
@@ -131,56 +132,40 @@ def amalgamate(setting: Setting, pool: Mapping[str, Teacher], run: Run, true: Ma
     """
     config = setting.config
     run.decide("inputs", dict, of=setting.fingerprint())
-    run.decide("similarities", lambda: similarities(setting, pool))
-    auxiliary = run.decide("auxiliary", lambda: choose_auxiliary(setting, pool, run.decided("similarities")))
-    more = [pool[auxiliary]] if auxiliary else []
-    run.decide("auxiliary_inputs", dict, of="/".join(t.card["sha256"][:16] for t in more))
-    check_encoders([*setting.teachers, *more])
+    more = auxiliary_teachers(setting, pool, run)
     parts = start(setting, more, run)  # (1)
     run.track(parts.student.named_variables("student"))
     for tap, layer in parts.aggregation.items():
         run.track(named_variables(layer, f"mia/{tap}"))
     run.track({"task_weights": parts.weights})
     if config.gradnorm.initial == "init":
-        run.decide("initial_losses", lambda: held_out_losses(setting, parts, true))
+        run.decide("initial_losses", held_out_losses(setting, parts, true))
     if config.schedule == "acct":
         run.phase(joint_phase(setting, parts, run, true))  # (2)
-    run.decide("initial_losses", lambda: held_out_losses(setting, parts, true))
-    initial = [run.decided("initial_losses")[t.name] for t in setting.tasks]
+    at_start = run.decide("initial_losses", held_out_losses(setting, parts, true))
+    initial = [at_start[t.name] for t in setting.tasks]
     run.phase(cycle_phase(setting, parts, initial, run, true))  # (3)-(6)
+    if config.train.settle_steps:
+        run.phase(cycle_phase(setting, parts, initial, run, true, settle=True))
     return parts
 
 
 # -- step 1, and who helps --------------------------------------------------------------------------------------------
-def similarities(setting: Setting, pool: Mapping[str, Teacher]) -> dict[str, dict[str, float]]:
-    """S(i, j) of all teachers of the pool: rank correlation of the dissimilarities of training images behind their encoders."""
-    options, seen, features = setting.config.auxiliary, setting.images.pixels["train"], {}
-    if options.choose not in AUXILIARIES[:3]:
-        return {}  # no one asks
-    places = np.unique(np.linspace(0, len(seen) - 1, min(options.images, len(seen))).astype(int))
-    for name, teacher in pool.items():
-        if teacher.preprocessing.size != setting.preprocessing.size:
-            size = f"{teacher.preprocessing.size} pixels, the wanted ones {setting.preprocessing.size}"
-            raise UserError(f"teacher {name} cannot be compared, it reads images of {size}: take it out of config.teachers")
-        layer = options.layer or teacher.net.names[-2]
-        written = pipeline.in_order(tapped(teacher, [layer]), seen[places])[layer]
-        features[name] = written.reshape(len(written), -1).astype(np.float64)
-    return choice.similarities(features, centre=options.centre)
+def auxiliary_teachers(setting: Setting, pool: Mapping[str, Teacher], run: Run) -> list[Teacher]:
+    """The teacher x of eq. 1, or none; without MIA no one's features would join in, so no one is asked.
 
-
-def choose_auxiliary(setting: Setting, pool: Mapping[str, Teacher], similar: Mapping[str, Mapping[str, float]]) -> str:
-    """The name of the auxiliary teacher (eq. 1), or "" for none."""
-    options, wanted = setting.config.auxiliary, [s.teacher for s in setting.streams]
-    if options.choose == "none" or (not setting.config.mia.use):
-        return ""
-    if options.choose not in AUXILIARIES:
-        one_of("auxiliary.choose", options.choose, [*AUXILIARIES, *(n for n in pool if n not in wanted)])
-        return options.choose
-    if options.choose == "strongest":
-        return choice.strongest(similar, wanted)
-    if options.choose == "weakest":
-        return choice.weakest(similar, wanted)
-    return choice.auxiliary(similar, wanted, rule=options.rule, delta=options.delta if options.delta > -1 else None) or ""
+    Raises:
+        UserError: its encoder is unlike the wanted teachers'.
+    """
+    wanted, options = [s.teacher for s in setting.streams], {**setting.config.auxiliary}
+    if not setting.config.mia.use:
+        options["choose"] = "none"
+    similar = run.decide("similarities", lambda: dense_pool.similarities(pool, wanted, setting.images.pixels["train"], options))
+    name = run.decide("auxiliary", lambda: dense_pool.auxiliary(pool, wanted, similar, options))
+    more = [pool[name]] if name else []
+    run.decide("auxiliary_inputs", dict, of="/".join(t.card["sha256"][:16] for t in more))
+    dense_pool.check_encoders([*setting.teachers, *more], "SOKA")
+    return more
 
 
 def start(setting: Setting, auxiliary: Sequence[Teacher], run: Run) -> Parts:
@@ -191,7 +176,7 @@ def start(setting: Setting, auxiliary: Sequence[Teacher], run: Run) -> Parts:
         net = setting.teacher(s.teacher).net
         decoder = net.part(start=len(net) - 1).fresh(f"decoder_{s.task.name}", run.seed_of(f"decoder/{s.task.name}"), several)
         tails[s.task.name] = Tail(s.task.name, trunk.names[-1], None, decoder, (s.task,))
-    helpers = [*setting.frozen, *(Teacher(t.name, folded(t.net), t.tasks, t.preprocessing, t.card) for t in auxiliary)]
+    helpers = [*setting.frozen, *(replace(t, net=folded(t.net)) for t in auxiliary)]
     aggregation = {}
     for tap in taps(config, trunk) if config.mia.use else ():
         keras.utils.set_random_seed(run.seed_of(f"mia/{tap}"))
@@ -201,7 +186,7 @@ def start(setting: Setting, auxiliary: Sequence[Teacher], run: Run) -> Parts:
     weights = keras.Variable(np.full(len(tails), 1 / len(tails), np.float32), name="task_weights")
     weights.constraint = gradnorm.Simplex(1.0, config.gradnorm.floor)
     student = Branched(trunk, tails)
-    features = kept_features(setting, helpers, list(aggregation)) if aggregation else {}
+    features = dense_pool.kept_features(helpers, setting.images, list(aggregation), config.features.memory_gb) if aggregation else {}
     return Parts(student, helpers, aggregation, weights, features)
 
 
@@ -211,34 +196,6 @@ def taps(config: Any, trunk: BlockNet) -> tuple[str, ...]:
     for name in names:
         trunk.index(name)
     return tuple(dict.fromkeys(names))
-
-
-def kept_features(setting: Setting, helpers: Sequence[Teacher], wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """What the helpers' encoders write at the taps, for every training image and view, where `features.memory_gb` allows."""
-    images, found = setting.images, {}
-    views = len(images.pixels["train"]) * images.views
-    if kept_bytes(helpers[0].net, wanted, views * len(helpers)) > 1e9 * setting.config.features.memory_gb:
-        return {}
-    for t in helpers:
-        seen = [pipeline.in_order(tapped(t, wanted), images.pixels["train"], flipped=bool(v)) for v in range(images.views)]
-        found |= {f"{t.name}/{tap}": np.stack([view[tap] for view in seen]) for tap in wanted}
-    return found
-
-
-def kept_bytes(net: BlockNet, wanted: Sequence[str], times: int) -> float:
-    """Bytes of what an encoder writes at some blocks, so many times."""
-    return 4.0 * times * sum(float(np.prod(net.shapes[tap])) for tap in wanted)
-
-
-def tapped(teacher: Teacher, wanted: Sequence[str]):
-    """`at_taps` of one teacher, compiled."""
-    return tf.function(lambda images: at_taps(teacher, images, wanted), autograph=False)
-
-
-def at_taps(teacher: Teacher, images: tf.Tensor, wanted: Sequence[str]) -> dict[str, tf.Tensor]:
-    """What a teacher's encoder writes at some blocks for images in 0..255: tap -> [batch, height, width, channels]."""
-    written = teacher.net.taps(teacher.preprocessing(images), stop=max(map(teacher.net.index, wanted)))
-    return {tap: written[tap] for tap in wanted}
 
 
 # -- equations --------------------------------------------------------------------------------------------------------
@@ -255,7 +212,8 @@ def representation_loss(setting: Setting, parts: Parts, written: Mapping[str, tf
     """Eqs. 2 to 4: (L_A, its terms by tap), means over the batch."""
     taps_, theirs = list(parts.aggregation), {}
     for t in parts.helpers:
-        theirs[t.name] = {tap: batch[f"{t.name}/{tap}"] for tap in taps_} if parts.features else at_taps(t, batch["images"], taps_)
+        kept = {tap: batch[f"{t.name}/{tap}"] for tap in taps_} if parts.features else None
+        theirs[t.name] = kept or dense_pool.at_taps(t, batch["images"], taps_)
     terms = {}
     for tap, layer in parts.aggregation.items():
         sigma = layer([tf.stop_gradient(of[tap]) for of in theirs.values()])
@@ -267,25 +225,25 @@ def representation_loss(setting: Setting, parts: Parts, written: Mapping[str, tf
     return total, terms
 
 
-def competition_loss(setting: Setting, parts: Parts, batch: Mapping[str, tf.Tensor]):
-    """Eq. 6, step (3): sum_i w_i L_i, with the encoder as it is."""
-    predictions = parts.student.run(setting.preprocessing(batch["images"]), training=True, part="tails")
+def competition_loss(setting: Setting, parts: Parts, batch: Mapping[str, tf.Tensor], training: bool = True):
+    """Eq. 6, step (3): sum_i w_i L_i, with the encoder as it is; `training`: batch norm by the batch, not by what is stored."""
+    predictions = parts.student.run(setting.preprocessing(batch["images"]), training=training, part="tails")
     return weighted(setting, parts, soft_losses(setting, predictions, batch))
 
 
-def collaboration_loss(setting: Setting, parts: Parts, batch: Mapping[str, tf.Tensor]):
+def collaboration_loss(setting: Setting, parts: Parts, batch: Mapping[str, tf.Tensor], training: bool = True):
     """Eq. 8, step (4): alpha sum_i L_i + L_A, with the decoders as they are; `collaboration.weighted`: alpha T sum_i w_i L_i (S6)."""
-    written = parts.student.trunk.taps(setting.preprocessing(batch["images"]), training=True)
+    written = parts.student.trunk.taps(setting.preprocessing(batch["images"]), training=training)
     each = soft_losses(setting, parts.student.run_tails(written), batch)
     soft, terms = weighted(setting, parts, each)
     soft = soft * len(each) if setting.config.collaboration.weighted else tf.add_n(list(terms.values()))
     return with_representation(setting, parts, soft, terms, written, batch) if parts.aggregation else (soft, terms)
 
 
-def joint_loss(setting: Setting, parts: Parts, batch: Mapping[str, tf.Tensor], with_features: bool):
+def joint_loss(setting: Setting, parts: Parts, batch: Mapping[str, tf.Tensor], with_features: bool, training: bool = True):
     """Encoder and decoders at once: sum_i w_i L_i in step (2) and in baselines without MIA; with it eq. 8, its soft losses weighted."""
-    written = parts.student.trunk.taps(setting.preprocessing(batch["images"]), training=True)
-    soft, terms = weighted(setting, parts, soft_losses(setting, parts.student.run_tails(written, training=True), batch))
+    written = parts.student.trunk.taps(setting.preprocessing(batch["images"]), training=training)
+    soft, terms = weighted(setting, parts, soft_losses(setting, parts.student.run_tails(written, training=training), batch))
     if not (with_features and parts.aggregation):
         return soft, terms
     return with_representation(setting, parts, soft * len(terms), terms, written, batch)
@@ -310,14 +268,8 @@ def balance_gradient(setting: Setting, parts: Parts, initial: Sequence[float], b
     gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, [tape.gradient(m, kernel.value) for m in means])
     means = context.all_reduce(tf.distribute.ReduceOp.MEAN, means)
     options, norms = config.gradnorm, tf.stack([gradnorm.norm(g) for g in gradients])
-    given = dict(
-        weights=parts.weights.value,
-        norms=norms,
-        losses=tf.stack(means),
-        initial_losses=tf.constant(initial, tf.float32),
-        exponent=options.exponent,
-        squared=options.squared,
-    )
+    given = {"weights": parts.weights.value, "norms": norms, "losses": tf.stack(means), "initial_losses": tf.constant(initial, tf.float32)}
+    given |= {"exponent": options.exponent, "squared": options.squared}
     names = [t.name for t in setting.tasks]
     measured = {f"weight/{n}": parts.weights.value[i] for i, n in enumerate(names)} | {f"norm/{n}": norms[i] for i, n in enumerate(names)}
     # Keras adds gradients up over replicas, and each has the whole one.
@@ -334,105 +286,62 @@ def weighted(setting: Setting, parts: Parts, each: Mapping[str, tf.Tensor]) -> t
 # -- phases -----------------------------------------------------------------------------------------------------------
 def joint_phase(setting: Setting, parts: Parts, run: Run, true: Mapping[str, dense.Truth] | None) -> Phase:
     """Step (2): encoder and decoders together on the soft losses alone, w equal."""
-    steps = setting.config.init.steps
-    spec = {**setting.config.train.optimizer.to_dict(), "all_steps": steps + setting.config.train.steps}
-    student = parts.student
-    update = Update(
-        "joint",
-        trains=student.weights(),
-        statistics=student.statistics(),
-        loss=lambda batch: joint_loss(setting, parts, batch, with_features=False),
-        optimizer=spec,
-    )
-    return Phase("joint", steps=steps, data=batches(setting, parts, run, "joint", true), updates=[update])
+    update = trained(setting, parts, "joint", "all", partial(joint_loss, setting, parts, with_features=False))
+    return Phase("joint", setting.config.init.steps, dense_pool.batches(setting, run.seed_of("data/joint"), true), [update])
 
 
-def cycle_phase(setting: Setting, parts: Parts, initial: Sequence[float], run: Run, true: Mapping[str, dense.Truth] | None) -> Phase:
-    """Steps (3) to (6): the updates of one batch; ends with the weights of the smallest held-out sum of eq. 5."""
-    config, student = setting.config, parts.student
-    begin = config.init.steps if config.schedule == "acct" else 0
-    spec = {**config.train.optimizer.to_dict(), "begin_step": begin, "all_steps": begin + config.train.steps}
-    mia = [v for layer in parts.aggregation.values() for v in layer.trainable_variables]
+def cycle_phase(
+    setting: Setting, parts: Parts, initial: Sequence[float], run: Run, true: Mapping[str, dense.Truth] | None, settle: bool = False
+) -> Phase:
+    """Steps (3) to (6): the updates of one batch; ends with the weights of the smallest held-out sum of eq. 5.
+
+    With `settle`, or before it, the same updates with (without) stored batch-norm statistics; only the last phase picks its best weights.
+    """
+    config, name, training = setting.config, "settle" if settle else "cycle", not settle
+    data = dense_pool.batches(setting, run.seed_of(f"data/{name}"), true, parts.features)
     if config.schedule == "acct":
         updates = [
-            Update(
-                "competition",
-                trains=student.weights("tails"),
-                statistics=student.statistics("tails"),
-                loss=lambda batch: competition_loss(setting, parts, batch),
-                optimizer=spec,
-            ),
-            Update(
-                "collaboration",
-                trains=[*student.weights("trunk"), *mia],
-                statistics=student.statistics("trunk"),
-                loss=lambda batch: collaboration_loss(setting, parts, batch),
-                optimizer=spec,
-            ),
+            trained(setting, parts, "competition", "tails", partial(competition_loss, setting, parts, training=training), settle),
+            trained(setting, parts, "collaboration", "trunk", partial(collaboration_loss, setting, parts, training=training), settle),
         ]
     else:
-        updates = [
-            Update(
-                "network",
-                trains=[*student.weights(), *mia],
-                statistics=student.statistics(),
-                loss=lambda batch: joint_loss(setting, parts, batch, with_features=True),
-                optimizer=spec,
-            )
-        ]
+        loss = partial(joint_loss, setting, parts, with_features=True, training=training)
+        updates = [trained(setting, parts, "network", "all", loss, settle)]
     if config.weights == "gradnorm":
-        updates.append(
-            Update(
-                "balance",
-                trains=[parts.weights],
-                gradient=lambda batch: balance_gradient(setting, parts, initial, batch),
-                optimizer=config.gradnorm.optimizer.to_dict(),
-            )
-        )
-    data_ = batches(setting, parts, run, "cycle", true)
-    measure = held_out_pass(setting, parts, true)
+        gradient = partial(balance_gradient, setting, parts, initial)
+        updates.append(Update("balance", [parts.weights], config.gradnorm.optimizer.to_dict(), gradient=gradient))
+    measure = held_out_losses(setting, parts, true)
 
     def validate() -> dict[str, float]:
         each = measure()
         return {**{f"soft/{k}": v for k, v in each.items()}, "soft": sum(each.values())}
 
-    return Phase(
-        "cycle",
-        steps=config.train.steps,
-        data=data_,
-        updates=updates,
-        validate=validate,
-        validate_every_steps=config.train.validate_every_steps or data_.steps(1),
-        keep_best="soft",
-    )
+    every = config.train.validate_every_steps or data.steps(1)
+    steps = config.train.settle_steps if settle else config.train.steps
+    best = None if config.train.settle_steps and not settle else "soft"  # before settling, held-out losses say little
+    return Phase(name, steps, data, updates, validate, validate_every_steps=every, keep_best=best)
 
 
-def batches(setting: Setting, parts: Parts, run: Run, name: str, true: Mapping[str, dense.Truth] | None) -> pipeline.Batches:
-    """Images with what the losses compare: the teachers' maps, or the true ones, and the helpers' features where they are kept."""
-    viewed = dict(parts.features) if name == "cycle" else {}
-    columns = true["train"].columns() if true else {}
-    viewed |= {} if true else setting.targets["train"]
-    images = setting.images
-    seed = run.seed_of(f"data/{name}")
-    return pipeline.Batches(
-        images.pixels["train"], setting.config.train.batch_size, seed, views=images.views, viewed=viewed, columns=columns
-    )
+def trained(
+    setting: Setting, parts: Parts, name: str, part: str, loss: Callable[[Batch], tuple[tf.Tensor, Measurements]], settle: bool = False
+) -> Update:
+    """The update of Omega, Theta (`part` trunk, tails) or both (S9); MIA goes with the encoder, but for the joint initialisation."""
+    config, student, joint = setting.config, parts.student, name == "joint"
+    mia = [] if joint or part == "tails" else [v for layer in parts.aggregation.values() for v in layer.trainable_variables]
+    before = config.init.steps if config.schedule == "acct" else 0
+    begin = 0 if joint else before + config.train.steps * settle  # one schedule over all phases
+    every = before + config.train.steps + config.train.settle_steps
+    optimizer = {**config.train.optimizer.to_dict(), "begin_step": begin, "all_steps": every}
+    return Update(name, [*student.weights(part), *mia], optimizer, loss, statistics=[] if settle else student.statistics(part))
 
 
-def held_out_losses(setting: Setting, parts: Parts, true: Mapping[str, dense.Truth] | None) -> dict[str, float]:
-    """L_i over the held-out images in inference mode: task -> mean."""
-    return held_out_pass(setting, parts, true)()
+def held_out_losses(setting: Setting, parts: Parts, true: Mapping[str, dense.Truth] | None) -> Callable[[], dict[str, float]]:
+    """L_i over the held-out images in inference mode, task -> mean: to be called again and again, traced once."""
 
-
-def held_out_pass(setting: Setting, parts: Parts, true: Mapping[str, dense.Truth] | None) -> Callable[[], dict[str, float]]:
-    """`held_out_losses` to be called again and again, traced once."""
-
-    @tf.function(autograph=False)
     def each(batch):
         return soft_losses(setting, parts.student.run(setting.preprocessing(batch["images"])), batch)
 
-    columns = true["held_out"].columns() if true else {s: rows[0] for s, rows in setting.targets["held_out"].items()}
-    return lambda: dense.mean_over(each, setting.images.pixels["held_out"], columns)
+    return dense_pool.held_out(setting, each, true)
 
 
 # -- from config to results -------------------------------------------------------------------------------------------
@@ -441,36 +350,22 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     check_choices(config)
     policy = keras.config.dtype_policy().name
     pool = {name: in_precision(t, policy) for name, t in load_pool(config, run.workdir).items()}
-    setting = prepare(config, run.workdir, check_teachers, fold=True, pool=pool)
+    setting = prepare(config, run.workdir, partial(check_teachers, supervised=config.supervised), fold=True, pool=pool)
     for note in setting.notes():
         run.say(note)
-    tasks, size, images = setting.tasks, setting.preprocessing.size, setting.images
-    labelled = data.parts(config.data, [t.name for t in tasks])
-    true = {part: dense.truth(getattr(labelled, part), tasks, size, images.cache) for part in ("train", "held_out")}
-    parts = amalgamate(setting, pool, run, true if config.supervised else None)
-    student, model = parts.student, parts.student.as_model("student")
-    card = {"name": "student", "teachers": {t.name: t.card["sha256"] for t in setting.teachers}, "recipe": config.to_dict()}
-    run.write(lambda: Student(model, student.tasks, setting.preprocessing, card).save(run.workdir / "student"))
-    networks = {"student": dense.Network(lambda x: student.run(setting.preprocessing(x)), student.tasks)}
-    networks |= {t.name: dense.Network(t.outputs, t.tasks) for t in setting.teachers}
-    networks |= {name: dense.Network(dense.trivial(tasks, true["train"], name), tasks) for name in dense.TRIVIAL}
-    nets = {"student": model, **{t.name: t.net.as_model(t.name) for t in setting.teachers}}
-    latency = run.decide("latency", lambda: evaluate.latency(nets))
+    size, images = setting.preprocessing.size, setting.images
+    true = {part: dense.truth(e, setting.tasks, size, images.cache) for part, e in images.labelled.items()}
+    followed = true if config.supervised else None
+    parts = amalgamate(setting, pool, run, followed)
     return {
         "method": "soka",
         "variant": variant(config),
-        "tasks": [t.name for t in student.tasks],
-        "teachers": {t.name: [x.name for x in t.tasks] for t in setting.teachers},
-        "auxiliary": run.decided("auxiliary"),
-        "similarities": run.decided("similarities"),
-        "initial_losses": run.decided("initial_losses"),
-        "task_weights": dict(zip((t.name for t in tasks), map(float, parts.weights.numpy()), strict=True)),
-        "best": run.decided("best/cycle"),
-        "held_out": held_out_losses(setting, parts, true if config.supervised else None),
-        "unlabelled": {part: e.account() for part, e in images.unlabelled.items()},
-        "test": dense.on_test(run, networks, images.test, images.test_pixels, dense.truth(images.test, tasks, size, images.cache)),
-        "sizes": {name: {**evaluate.size_of(net), "latency_ms": latency[name]} for name, net in nets.items()},
+        **{key: run.decided(key) for key in ("auxiliary", "similarities", "initial_losses")},
+        "task_weights": dict(zip((t.name for t in setting.tasks), map(float, parts.weights.numpy()), strict=True)),
+        "best": run.decided("best/settle" if config.train.settle_steps else "best/cycle"),
+        "held_out": held_out_losses(setting, parts, followed)(),
         "mia_parameters": sum(int(np.prod(v.shape)) for layer in parts.aggregation.values() for v in layer.trainable_variables),
+        **dense_pool.finish(setting, run, parts.student, true["train"]),
     }
 
 
@@ -489,33 +384,31 @@ def variant(config: Any) -> dict[str, Any]:
 def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
     """What `amalgamate` is going to do, for teachers that are trained or only built."""
     streams, teachers = chosen(config, pool)
-    check_teachers(teachers)
+    check_teachers(teachers, config.supervised)
     images, net, batch, n = planning.counts(config), teachers[0].net, config.train.batch_size, len(streams)
-    cost = planning.work(net)
-    encoder, decoder, views = sum(cost[:-1]), cost[-1], images.train * images.views
+    *blocks, decoder = planning.work(net)
+    encoder, views, trunk = sum(blocks), images.train * images.views, net.part(stop=len(net) - 2)
     helpers = (n + (config.auxiliary.choose != "none")) if config.mia.use else 0
     forward = encoder + n * decoder
-    step = 3 * forward
-    if config.schedule == "acct":
-        step = encoder + 3 * n * decoder + 3 * encoder + 2 * n * decoder
+    # competition: no way back through the encoder; collaboration: through the decoders, but not to their weights
+    step = (encoder + 3 * n * decoder) + (3 * encoder + 2 * n * decoder) if config.schedule == "acct" else 3 * forward
     if config.weights == "gradnorm":
-        step += encoder + n * (2 * decoder + 3 * cost[-2])
-    trunk = net.part(stop=len(net) - 2)
-    kept = kept_bytes(trunk, taps(config, trunk), views * helpers)
+        step += encoder + n * (2 * decoder + 3 * blocks[-1])
+    kept = dense_pool.kept_bytes(trunk, taps(config, trunk), views * helpers)
     fits = kept <= 1e9 * config.features.memory_gb
     step += 0 if fits else helpers * encoder
     held_out = images.held_out * forward / max(1, images.train // batch)  # a pass an epoch
     once = (views + images.held_out) * n * (encoder + decoder) + (views * helpers * encoder if fits else 0)
-    lines = [Line("teachers' maps", 0, once)]
-    if config.schedule == "acct":
-        lines.append(Line("joint", config.init.steps, config.init.steps * batch * 3 * forward))
-    lines.append(Line("cycle", config.train.steps, config.train.steps * (batch * step + held_out)))
-    lines.append(Line("test", 0, images.test * (forward + n * (encoder + decoder))))
+    joint = [Line("joint", config.init.steps, config.init.steps * batch * 3 * forward)] if config.schedule == "acct" else []
+    cycle = [
+        Line(n, k, k * (batch * step + held_out)) for n, k in (("cycle", config.train.steps), ("settle", config.train.settle_steps)) if k
+    ]
+    test = Line("test", 0, images.test * (forward + n * (encoder + decoder)))
     weights = planning.weights(trunk) + n * planning.weights(net.part(start=len(net) - 1))
     size = teachers[0].preprocessing.size
     maps = 4.0 * size * size * sum(s.task.outputs for s in streams)
     return Plan(
-        lines,
+        [Line("teachers' maps", 0, once), *joint, *cycle, test],
         net,
         disk=2 * 4 * weights + weights,
         caches=planning.pixels(images, size) + (views + images.held_out + images.train + images.held_out + images.test) * maps,
@@ -533,7 +426,7 @@ def check_choices(config: Any) -> None:
     one_of("weights", config.weights, WEIGHTS)
     FeatureAggregation(config.mia.kind, config.mia.norm)  # refuses words, and those that do not go together
     one_of("mia.rep", config.mia.rep, losses.REPRESENTATIONS)
-    one_of("auxiliary.choose", config.auxiliary.choose, [*AUXILIARIES, *config.teachers])
+    one_of("auxiliary.choose", config.auxiliary.choose, [*dense_pool.AUXILIARIES, *config.teachers])
     one_of("auxiliary.rule", config.auxiliary.rule, choice.AUXILIARY_RULES)
     one_of("gradnorm.initial", config.gradnorm.initial, INITIAL)
     one_of("student.weights", config.student.weights, ("none", "teacher"))
@@ -545,33 +438,12 @@ def check_choices(config: Any) -> None:
         raise UserError("init.steps and train.steps are numbers of updates: set them to 1 or more")
 
 
-def check_teachers(teachers: Sequence[Teacher]) -> None:
-    """Wanted teachers have one dense task each, no two the same, and encoders alike.
+def check_teachers(teachers: Sequence[Teacher], supervised: bool = False) -> None:
+    """What the wanted teachers must be (`dense_pool.check_teachers`), and with `supervised` the true maps of their tasks.
 
     Raises:
-        UserError: they have not, or there is one only.
+        UserError: they are not.
     """
-    for t in teachers:
-        dense.check_dense(f"teacher {t.name}", t.tasks)
-        if len(t.tasks) > 1:
-            raise UserError(f"teacher {t.name} has one decoder for {', '.join(x.name for x in t.tasks)}: SOKA needs a teacher a task")
-    names = [t.tasks[0].name for t in teachers]
-    if len(names) < 2:
-        raise UserError(f"SOKA amalgamates at least two tasks, not {names[0]} alone: name more of them (--config.tasks=a,b)")
-    if twice := [n for n in names if names.count(n) > 1]:
-        owner = teachers[names.index(twice[0])].name
-        raise UserError(f"{twice[0]} is known to several teachers: say whose it is to be, as {twice[0]}@{owner}")
-    check_encoders(teachers)
-
-
-def check_encoders(teachers: Sequence[Teacher]) -> None:
-    """Encoders agree in block names, block shapes and input size; what is behind them may differ.
-
-    Raises:
-        UserError: they do not.
-    """
-    first, *others = teachers
-    for t in others:
-        mine, theirs = ([x.preprocessing.size, *x.net.shapes.items()][:-1] for x in (first, t))
-        if mine != theirs:
-            raise UserError(f"SOKA needs encoders of one architecture, but those of {first.name} ({mine}) and {t.name} ({theirs}) differ")
+    dense_pool.check_teachers(teachers, "SOKA")
+    if supervised:
+        dense.check_reached("a student", [t.tasks[0] for t in teachers], "set supervised=False, or leave the task out of --config.tasks")

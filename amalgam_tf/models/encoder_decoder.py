@@ -107,8 +107,8 @@ def decoder(
 ) -> keras.Model:
     """[batch, side, side, code channels] -> float32 [batch, side * output_stride, side * output_stride, channels] in -1..1.
 
-    All tasks go through the same tanh, also those coded in 0..1 (depth). It and the convolution in front of it stay float32 in
-    every precision.
+    All tasks go through the same tanh, also those coded in 0..1 (depth) or beyond 1 (curvature: `dense.check_reached`). It and the
+    convolution in front of it stay float32 in every precision.
 
     Args:
         code_shape: what the encoder writes, without the batch axis.

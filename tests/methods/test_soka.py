@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from amalgam_tf import amalgamation, losses
+from amalgam_tf import amalgamation, dense_pool, losses
 from amalgam_tf.branching import Branched, Tail
 from amalgam_tf.methods import soka
 from amalgam_tf.models.blocks import named_variables
 from amalgam_tf.models.folding import folded
 from amalgam_tf.training import optimizers, state
 from amalgam_tf.training.loop import Run
-from tests.methods.helpers import dense_pool, dense_teacher, find, soka_config, table_of
+from tests.methods.helpers import dense_pool as made_pool
+from tests.methods.helpers import dense_teacher, find, soka_config, table_of
 
 TASKS = {"D": "depth_zbuffer", "E": "edge_texture", "N": "normal", "X": "edge_occlusion"}
 PAIR = "depth_zbuffer,edge_texture"
@@ -24,7 +25,7 @@ W = np.array([0.3, 0.7], np.float32)
 
 @pytest.fixture(scope="module")
 def pool():
-    return dense_pool(TASKS)
+    return made_pool(TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def started(pool, tmp_path_factory):
         for v in parts.student.statistics():
             v.assign(rng.uniform(-0.1, 0.1, v.shape) if "moving_mean" in v.path else rng.uniform(0.5, 1.5, v.shape))
         parts.weights.assign(W)
-        batch = dict(next(iter(soka.batches(setting, parts, run, "cycle", None).dataset(0, 1))))
+        batch = dict(next(iter(dense_pool.batches(setting, run.seed_of("data/cycle"), None, parts.features).dataset(0, 1))))
         assert set(batch["view"].numpy()) == {0, 1}
         yield setting, parts, run, batch
 
@@ -256,9 +257,8 @@ class TestEquations:
         found = [soka.representation_loss(setting, replace(parts, features=of), written, batch) for of in (parts.features, {})]
         for key, value in found[0][1].items():
             assert float(value) == pytest.approx(float(found[1][1][key]), rel=1e-4)
-        none = with_choices(setting, features__memory_gb=0.0)
-        assert soka.kept_features(none, parts.helpers, list(parts.aggregation)) == {}
-        plain = dict(next(iter(soka.batches(none, replace(parts, features={}), run, "cycle", None).dataset(0, 1))))
+        assert dense_pool.kept_features(parts.helpers, setting.images, list(parts.aggregation), 0.0) == {}
+        plain = dict(next(iter(dense_pool.batches(setting, 0, None).dataset(0, 1))))
         assert not any("/" in k for k in plain) and {"depth_zbuffer@D", "edge_texture@E"} <= set(plain)
 
     def test_folded_helpers_say_what_the_teachers_say(self, started, pool, bank):
@@ -267,7 +267,7 @@ class TestEquations:
         assert list(helpers) == ["D", "E", "X", "B"]
         for name, teacher in {**{n: pool[n] for n in "DEX"}, "B": bank}.items():
             whole = teacher.net.taps(teacher.preprocessing(batch["images"]))
-            for tap, value in soka.at_taps(helpers[name], batch["images"], ["b3", "code"]).items():
+            for tap, value in dense_pool.at_taps(helpers[name], batch["images"], ["b3", "code"]).items():
                 size = float(tf.reduce_max(tf.abs(whole[tap])))
                 np.testing.assert_allclose(value, whole[tap], atol=1e-4 * size)
             assert len(helpers[name].net.statistics()) < len(teacher.net.statistics())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from amalgam_tf import amalgamation, choice, data, dense, evaluate, export, planning
+from amalgam_tf import amalgamation, choice, data, dense, dense_pool, evaluate, export, planning
 from amalgam_tf.data import codecs
 from amalgam_tf.errors import UserError
 from amalgam_tf.methods import soka
@@ -16,21 +16,16 @@ from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Student
 from amalgam_tf.training.loop import Interrupted, Run
 from configs import common_dense
-from tests.methods.helpers import MAP_SIZE, dense_pool, dense_teacher, interrupted, save_dense_pool, soka_config
+from tests.methods.helpers import MAP_SIZE, dense_teacher, interrupted, save_dense_pool, soka_config
+from tests.methods.helpers import dense_pool as made_pool
 
 TASKS = {"D": "depth_zbuffer", "E": "edge_texture", "N": "normal", "X": "edge_occlusion"}
 PAIR, THREE = "depth_zbuffer,edge_texture", "depth_zbuffer,edge_texture,normal"
-SIMILAR = {  # D and E are unlike; X is near to both, N to neither
-    "D": {"D": 1.0, "E": 0.1, "N": 0.0, "X": 0.6},
-    "E": {"D": 0.1, "E": 1.0, "N": 0.05, "X": 0.5},
-    "N": {"D": 0.0, "E": 0.05, "N": 1.0, "X": 0.9},
-    "X": {"D": 0.6, "E": 0.5, "N": 0.9, "X": 1.0},
-}
 
 
 @pytest.fixture(scope="module")
 def pool():
-    return dense_pool(TASKS)
+    return made_pool(TASKS)
 
 
 def prepared(pool, tasks=PAIR, **changes):
@@ -49,85 +44,34 @@ def with_choices(setting, **changes):
     return replace(setting, config=config)
 
 
-def refused(message, call, *args):
+def refused(message, call, *args, **options):
     with pytest.raises(UserError, match=message) as caught:
-        call(*args)
+        call(*args, **options)
     assert "\n" not in str(caught.value)
 
 
 class TestAuxiliary:
-    def test_similarities_of_the_whole_pool(self, setting, pool):
-        found = soka.similarities(setting, pool)
-        assert list(found) == list(pool) and all(list(row) == list(pool) for row in found.values())
-        for a in pool:
-            assert found[a][a] == 1
-            assert all(found[a][b] == found[b][a] and -1 <= found[a][b] < 1 for b in pool if b != a)
-        pixels = tf.constant(setting.images.pixels["train"], tf.float32)
-        codes = {n: t.net.run(t.preprocessing(pixels), stop="code").numpy().reshape(len(pixels), -1) for n, t in pool.items()}
-        lower = {}
-        for name, rows in codes.items():
-            lower[name] = (1 - np.corrcoef(rows - rows.mean(0)))[np.tril_indices(len(rows), -1)]
-        ranks = {n: np.argsort(np.argsort(v)) for n, v in lower.items()}
-        assert found["D"]["N"] == pytest.approx(np.corrcoef(ranks["D"], ranks["N"])[0, 1], abs=2e-3)
+    """Who is chosen is the business of `dense_pool`; here, what a run makes of it."""
 
-    def test_images_and_layer_can_be_chosen(self, setting, pool):
-        few = soka.similarities(with_choices(setting, auxiliary__images=5), pool)
-        assert few != soka.similarities(with_choices(setting, auxiliary__images=5, auxiliary__layer="b2"), pool)
-        refused("there is no block 'b7'", soka.similarities, with_choices(setting, auxiliary__layer="b7"), pool)
+    def asked(self, pool, folder, **changes):
+        setting = prepared(pool, **changes)
+        with Run(folder, setting.config.to_dict()) as run:
+            return soka.auxiliary_teachers(setting, pool, run), {k: run.decided(k) for k in ("similarities", "auxiliary")}
 
-    def test_no_one_asks(self, setting, pool):
-        for choose in ("none", "X"):
-            assert soka.similarities(with_choices(setting, auxiliary__choose=choose), pool) == {}
+    def test_the_choice_by_what_was_measured(self, pool, tmp_path):
+        more, decided = self.asked(pool, tmp_path, auxiliary__choose="strongest")
+        similar = decided["similarities"]
+        assert [t.name for t in more] == [decided["auxiliary"]] == [choice.strongest(similar, ["D", "E"])] and set(similar) == set(TASKS)
 
-    @pytest.mark.parametrize(
-        ("choose", "expected"), [("auto", "X"), ("strongest", "X"), ("weakest", "N"), ("N", "N"), ("X", "X"), ("none", "")]
-    )
-    def test_who_is_chosen(self, setting, pool, choose, expected):
-        assert soka.choose_auxiliary(with_choices(setting, auxiliary__choose=choose), pool, SIMILAR) == expected
-
-    def test_without_mia_no_one_helps(self, setting, pool):
-        assert soka.choose_auxiliary(with_choices(setting, auxiliary__choose="strongest", mia__use=False), pool, SIMILAR) == ""
-
-    def test_gate(self, setting, pool):
-        """S1: the pair's 0.1 against the median of the pool (0.3), and against numbers."""
-        for delta, expected in ((-1.0, "X"), (0.11, "X"), (0.1, ""), (0.05, "")):
-            assert soka.choose_auxiliary(with_choices(setting, auxiliary__delta=delta), pool, SIMILAR) == expected
-
-    def test_rules(self, setting, pool):
-        only_first = {**SIMILAR, "E": {**SIMILAR["E"], "X": -0.5}, "X": {**SIMILAR["X"], "E": -0.5}}
-        chosen = {
-            r: soka.choose_auxiliary(with_choices(setting, auxiliary__rule=r, auxiliary__delta=0.5), pool, only_first)
-            for r in choice.AUXILIARY_RULES
-        }
-        assert chosen == {"sum": "", "both": "", "first": "X"}
-
-    def test_a_wanted_teacher_cannot_help(self, setting, pool):
-        refused("unknown auxiliary.choose 'D'", soka.choose_auxiliary, with_choices(setting, auxiliary__choose="D"), pool, {})
-
-    def test_a_pool_without_others(self, setting, pool):
-        pair = {n: pool[n] for n in "DE"}
-        similar = {a: {b: SIMILAR[a][b] for b in "DE"} for a in "DE"}
-        assert soka.choose_auxiliary(setting, pair, similar) == ""
-        refused("add a teacher", soka.choose_auxiliary, with_choices(setting, auxiliary__choose="strongest"), pair, similar)
+    @pytest.mark.parametrize("choose", ["auto", "strongest", "weakest", "N"])
+    def test_without_mia_no_one_is_asked(self, pool, tmp_path, monkeypatch, choose):
+        monkeypatch.setattr(dense_pool, "at_taps", None)
+        assert self.asked(pool, tmp_path, auxiliary__choose=choose, mia__use=False) == ([], {"similarities": {}, "auxiliary": ""})
 
     def test_another_encoder_is_refused(self, pool, tmp_path):
         changed = {**pool, "X": dense_teacher("X", "edge_occlusion", 5, channels=6)}
-        setting = prepared(changed, auxiliary__choose="X")
-        with Run(tmp_path, setting.config.to_dict()) as run:
-            refused("one architecture, but those of D .* and X .* differ", soka.amalgamate, setting, changed, run)
-
-    def test_images_of_another_size_are_refused(self, setting, pool):
-        odd = {**pool, "X": dense_teacher("X", "edge_occlusion", 5, size=16)}
-        refused("teacher X cannot be compared, it reads images of 16 pixels, the wanted ones 32", soka.similarities, setting, odd)
-
-    def test_permuting_the_pool_changes_no_decision(self, setting, pool):
-        books = []
-        for order in (pool, dict(reversed(pool.items()))):
-            streams, _ = amalgamation.chosen(setting.config, order)
-            similar, asking = soka.similarities(setting, order), replace(setting, streams=streams)
-            chosen = {c: soka.choose_auxiliary(with_choices(asking, auxiliary__choose=c), order, similar) for c in soka.AUXILIARIES}
-            books.append((similar, chosen, streams))
-        assert books[0] == books[1] and set(books[0][1].values()) <= {"", "N", "X"}
+        message = r"SOKA needs encoders of one architecture, but the blocks of D .* and X .* differ: leave one"
+        refused(message, self.asked, changed, tmp_path, auxiliary__choose="X")
 
 
 class TestRefusals:
@@ -181,7 +125,18 @@ class TestRefusals:
         refused("F has one decoder for edge_texture, keypoints2d", enter, {"D": pool["D"], "F": both}, PAIR)
         refused("teacher L predicts maps, and sphere is none", enter, {"D": pool["D"], "L": labels}, "depth_zbuffer,sphere")
         unlike = dense_teacher("E", "edge_texture", 7, channels=6)
-        refused("one architecture, but those of D .* and E .* differ", enter, {"D": pool["D"], "E": unlike}, PAIR)
+        refused("one architecture, but the blocks of D .* and E .* differ", enter, {"D": pool["D"], "E": unlike}, PAIR)
+
+    def test_true_maps_beyond_tanh(self, pool):
+        """Of curvature: a student follows a teacher's, which ends in tanh too, but learns none of its own."""
+        pair = [pool["D"], dense_teacher("C", "principal_curvature", 7)]
+        soka.check_teachers(pair)
+        refused(
+            "student ends in tanh and cannot learn true maps of principal_curvature.* supervised=False", soka.check_teachers, pair, True
+        )
+        known = {t.name: t for t in pair}
+        config = soka_config(known, "depth_zbuffer,principal_curvature", supervised=True)
+        refused("student ends in tanh", soka.plan, config, known)
 
     def test_a_task_of_two_teachers_can_be_pinned(self, pool):
         known = {**pool, "F": dense_teacher("F", "edge_texture", 7)}
@@ -246,10 +201,13 @@ def whole_config(saved, **changes):
 @pytest.fixture(scope="module")
 def finished(saved, tmp_path_factory):
     """(workdir, results) of a run for three tasks (peers' fault 3: two by construction), with the fourth teacher's help."""
-    folder, config = tmp_path_factory.mktemp("finished") / "run", whole_config(saved)
-    with Run(folder, config.to_dict()) as run:
+    folder, config, reads = tmp_path_factory.mktemp("finished") / "run", whole_config(saved), []
+    read = data.load
+    with Run(folder, config.to_dict()) as run, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", lambda options, split: reads.append(split) or read(options, split))
         results = soka.train(config, run)
         run.finish(results)
+    assert sorted(reads) == ["test", "train"]  # each once, for pixels and true maps alike
     return folder, results
 
 
@@ -368,7 +326,7 @@ class TestVariants:
         """S10: L_i(0) is measured behind the joint initialisation, or in front of it."""
         events = []
         monkeypatch.setattr(Run, "phase", lambda run, phase: events.append(phase.name))
-        monkeypatch.setattr(soka, "held_out_losses", lambda *_: events.append("L(0)") or dict.fromkeys(PAIR.split(","), 1.0))
+        monkeypatch.setattr(soka, "held_out_losses", lambda *_: lambda: events.append("L(0)") or dict.fromkeys(PAIR.split(","), 1.0))
         changed = with_choices(setting, schedule=schedule, gradnorm__initial=initial, mia__use=False, auxiliary__choose="none")
         with Run(tmp_path, changed.config.to_dict()) as run:
             soka.amalgamate(changed, pool, run)
@@ -386,7 +344,7 @@ class TestVariants:
         true = dense.Truth({**true.codes, "depth_zbuffer": unknown}, {**true.valid, "depth_zbuffer": valid})
         with Run(tmp_path, setting.config.to_dict()) as run:
             parts = soka.start(setting, [], run)
-            batches = soka.batches(setting, parts, run, "cycle", {"train": true})
+            batches = dense_pool.batches(setting, run.seed_of("data/cycle"), {"train": true})
         batch = dict(next(iter(batches.dataset(0, 1))))
         assert not any("@" in k for k in batch) and set(batch["view"].numpy()) == {0, 1}
         predictions = parts.student.run(setting.preprocessing(batch["images"]))
@@ -446,7 +404,7 @@ class TestVariants:
         """Kept features and maps go through the batches; w, losses and maps are float32."""
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
-            pool = dense_pool({n: TASKS[n] for n in "DEX"})
+            pool = made_pool({n: TASKS[n] for n in "DEX"})
             setting = prepared(pool, precision="mixed_bfloat16")
             with Run(tmp_path, setting.config.to_dict()) as run:
                 parts = soka.start(setting, [pool["X"]], run)
