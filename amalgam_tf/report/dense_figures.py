@@ -16,6 +16,8 @@ _MAPS = "viridis"
 def panels(arrays: Mapping[str, np.ndarray], tasks: Sequence[str], path: Path) -> None:
     """A row an image: the query, then for every task its truth and what each network says, all of a task on one scale (SOKA fig. 4).
 
+    Above a column stand its task and its network; a teacher that is called as its task is `teacher` there.
+
     Args:
         arrays: `images` uint8 [n, size, size, 3]; `{network}/{task}` and `truth/{task}` [n, size, size, channels] in physical units;
             `valid/{task}` [n, size, size].
@@ -31,7 +33,7 @@ def panels(arrays: Mapping[str, np.ndarray], tasks: Sequence[str], path: Path) -
         for place, (who, task) in zip(axes[1:], columns, strict=True):
             shown, scale = _shown(arrays, who, task, row)
             place.imshow(shown, **scale)
-    for place, title in zip(grid[0], ["query", *(f"{task}\n{who}" for who, task in columns)], strict=True):
+    for place, title in zip(grid[0], ["query", *(f"{task}\n{'teacher' if who == task else who}" for who, task in columns)], strict=True):
         place.set_title(title, fontsize=6)
     for place in grid.flat:
         place.set_axis_off()

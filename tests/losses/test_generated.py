@@ -35,6 +35,15 @@ class TestOneHot:
         assert losses.pseudo_labels(logits=tf.zeros((1, 1))).numpy() == 1, "0.5 counts as present"
         assert gradient(lambda x: tf.reduce_sum(losses.pseudo_labels(logits=x)), LOGITS) is None
 
+    def test_at_least_one(self):
+        """Where no label is present, the most probable one is: then no label at all is no answer any more, as in DAFL."""
+        negative = np.array([[-2.0, -1.0, -3.0], [2.0, -1.0, 0.3]])
+        assert losses.pseudo_labels(logits=negative, of="at_least_one").numpy().tolist() == [[0, 1, 0], [1, 0, 1]]
+        g = gradient(lambda x: tf.reduce_sum(losses.one_hot(logits=x, of="at_least_one")), negative).numpy()
+        assert np.sign(g).tolist() == [[1, -1, 1], [-1, 1, -1]]
+        one = tf.constant(negative[:1], tf.float32)
+        assert losses.one_hot(logits=one, of="at_least_one") > losses.one_hot(logits=one), "all negative costs something"
+
     def test_by_hand(self):
         """Eq. 7: the cross-entropy against the surer answer, a mean over labels."""
         expected = -np.log(np.maximum(sigma(LOGITS), 1 - sigma(LOGITS))).mean(-1)

@@ -102,6 +102,13 @@ class TestPanels:
         ]
         assert (tmp_path / "x.png").stat().st_size > 1000 and not axes[0, 0].axison
 
+    def test_a_teacher_called_as_its_task_is_not_said_twice(self, tmp_path, drawn):
+        renamed = {k.replace(f"T_depth/{DEPTH}", f"{DEPTH}/{DEPTH}").replace("T_normal/", "T_depth/"): v for k, v in arrays().items()}
+        dense_figures.panels(renamed, [DEPTH, "normal"], tmp_path / "x.png")
+        titles = [a.get_title() for a in drawn[0].axes[:7]]
+        assert titles[1:4] == [f"{DEPTH}\n{who}" for who in ("truth", "student", "teacher")]
+        assert titles[4:] == [f"normal\n{who}" for who in ("truth", "student", "T_depth")]
+
     def test_one_scale_a_task_from_the_valid_truth(self, tmp_path, drawn):
         dense_figures.panels(arrays(), [DEPTH], tmp_path / "x.png")
         _, truth, student, _ = (a.images[0] for a in drawn[0].axes[4:8])  # the second image
