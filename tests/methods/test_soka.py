@@ -394,3 +394,19 @@ class TestUpdates:
         assert float(rate(0)) == float(rate(4)) == pytest.approx(1e-4)
         equal = soka.cycle_phase(with_choices(setting, weights="equal"), parts, [1.0, 1.0], run, None)
         assert [u.name for u in equal.updates] == ["competition", "collaboration"]
+
+    @pytest.mark.parametrize("schedule", ["acct", "joint"])
+    def test_settling_trains_the_same_weights_and_moves_no_statistics(self, started, pool, tmp_path, schedule):
+        pick = lambda *a: soka.cycle_phase(*a[:2], [0.4, 0.1], a[2], None, settle=True)  # noqa: E731
+        changed, every = self.changed_by(started, pool, tmp_path, pick, schedule=schedule, train__settle_steps=3)
+        trained = {k for k in every if k.startswith(("student/", "mia/")) and "moving" not in k}
+        assert changed == trained | {"task_weights"}
+
+    def test_settling_ends_the_schedule_and_picks_the_weights(self, started):
+        setting, parts, run, _ = started
+        setting = with_choices(setting, train__settle_steps=2)
+        cycle, settle = (soka.cycle_phase(setting, parts, [1.0, 1.0], run, None, settle=s) for s in (False, True))
+        assert (cycle.name, cycle.keep_best, settle.name, settle.keep_best, settle.steps) == ("cycle", None, "settle", "soft", 2)
+        assert [u.name for u in settle.updates] == ["competition", "collaboration", "balance"]
+        first, second = (optimizers.schedule(p.updates[0].optimizer, p.steps) for p in (cycle, settle))
+        assert float(first(4)) == float(second(0)) == pytest.approx(1e-3 * (2 / 8) ** 0.9) and float(second(2)) == 0
