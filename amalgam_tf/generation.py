@@ -30,7 +30,7 @@ from amalgam_tf.training.loop import Run
 BATCH_NORMS = ("inference", "batch")
 EVALUATE = ("", "data")
 _CHUNK = 64  # codes a call: fixed, so that images do not depend on how many are asked for
-_ROW = 8  # images a side of a grid
+ROW = 8  # images a side of a grid
 
 
 # -- what enters ------------------------------------------------------------------------------------------------------
@@ -230,9 +230,13 @@ class Source:
 
     def draw(self, count: int, z_dim: int, seed: int) -> np.ndarray:
         """So many images of fixed codes, float32 [count, size, size, 3]."""
+        return self.over_codes(self._make, count, z_dim, seed)
+
+    def over_codes(self, fn: Callable[[tf.Tensor], Any], count: int, z_dim: int, seed: int) -> Any:
+        """What `fn` says of the codes that `draw` makes images of, in the same batches: tensors [batch, ...] -> arrays [count, ...]."""
         codes = Codes(_CHUNK, z_dim, seed)
-        parts = [self._make(tf.constant(codes.at(i))).numpy() for i in range(-(-count // _CHUNK))]
-        return np.concatenate(parts)[:count]
+        parts = [tf.nest.map_structure(np.asarray, fn(tf.constant(codes.at(i)))) for i in range(-(-count // _CHUNK))]
+        return tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:count], *parts)
 
 
 def with_held_out(setting: Setting, source: Source, judges: Judges, run: Run, count: int | None = None) -> Setting:
@@ -346,21 +350,25 @@ def check_collapse(setting: Setting, run: Run, shown: float | None, step: int) -
     )
 
 
-def write_grid(path: Path, pixels: np.ndarray, columns: int = _ROW) -> None:
-    """Images [n, size, size, 3] in 0..255 as one PNG, side by side; what is out of range is cut off, a last row may stay short."""
+def grid(pixels: np.ndarray, columns: int = ROW) -> np.ndarray:
+    """Images [n, size, size, 3] in 0..255 side by side, as one uint8 image; what is out of range is cut off, a last row may stay short."""
     images = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
     rows = -(-len(images) // columns)
     size = images.shape[1]
     sheet = np.zeros((rows * columns, size, size, 3), np.uint8)
     sheet[: len(images)] = images
-    sheet = sheet.reshape(rows, columns, size, size, 3).transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
+    return sheet.reshape(rows, columns, size, size, 3).transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
+
+
+def write_grid(path: Path, pixels: np.ndarray, columns: int = ROW) -> None:
+    """A `grid` as a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(tf.io.encode_png(sheet).numpy())
+    path.write_bytes(tf.io.encode_png(grid(pixels, columns)).numpy())
 
 
 def show(run: Run, pixels: np.ndarray) -> None:
     """Keeps the first images as `figures/generated.png`."""
-    run.write(lambda: write_grid(run.workdir / "figures" / "generated.png", pixels[: _ROW * _ROW]))
+    run.write(lambda: write_grid(run.workdir / "figures" / "generated.png", pixels[: ROW * ROW]))
 
 
 # -- choices ------------------------------------------------------------------------------------------------------------

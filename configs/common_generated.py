@@ -26,6 +26,7 @@ def dual_gan(command: str, teachers: dict[str, dict[str, str]], weights: str = "
     config.block = ConfigDict(
         dict(steps=1000, batch_size=32, batchnorm=statistics, lambda1=1.0, lambda2=1.0, optimizer=common.adam(rate))  # G5, G10
     )
+    config.block.eta_from = "image"  # image, both: which inputs the branch points are decided from (G10)
     config.finetune = ConfigDict(
         dict(steps=1000, batch_size=32, batchnorm=statistics, trainable="all", look_steps=250, optimizer=common.adam(0.1 * rate))  # G12
     )
@@ -45,21 +46,26 @@ def dafl(command: str, teachers: dict[str, dict[str, str]], weights: str = "none
 
 
 def _generated(config: ConfigDict, width: float) -> None:
-    """The sections of a run without images."""
+    """The sections of a run without images.
+
+    `oh`, `pseudo` and `bn_stat` are what measured best, not the paper's: CIFAR-10, one teacher of five classes (mAP 0.551; a random scorer
+    0.100), 300 steps of the generator and 300 of plain distillation on what it makes. All three: 0.294 (the teacher's own images: 0.443);
+    without `bn_stat` 0.153; noise 0.130; with all three as in the paper no image shows a label (`literal`).
+    """
     config.evaluate_on = "data"  # test images of `data`, for the final numbers only; "": no image is read at all
     config.gen = ConfigDict(
         dict(
             z_dim=256,  # G4
             width=width,
             bn_eps=1e-5,  # 0.8: the literal slip of DAFL's code
-            oh=1.0,  # weights of eq. 9 (G2)
+            oh=5.0,  # weights of eq. 9 (G2); 1 is the paper's as we read it
             alpha=0.1,
             beta=5.0,
             gamma=0.0,
             dis="off",  # plus_prob, minus_logit, minus_prob, off (G1)
             ie="label_freq",  # label_freq, bernoulli, softmax (G3)
-            pseudo="probability",  # probability, logit: what eq. 6 compares with 0.5
-            bn_stat=0.0,  # weight of the distance to the teachers' batch-norm statistics (spec section 6)
+            pseudo="at_least_one",  # probability (the paper's), logit: what eq. 6 compares with 0.5; at_least_one: the surest label besides
+            bn_stat=10.0,  # weight of the distance to the teachers' batch-norm statistics (spec section 6); 0 is the paper's
             steps=5000,  # G15
             batch_size=64,
             look_steps=250,
@@ -77,8 +83,16 @@ def _for_generators(rate: float) -> ConfigDict:
     return optimizer
 
 
+def literal(config: ConfigDict) -> ConfigDict:
+    """The papers' own losses of the generator, Dual-GAN's and DAFL's; trained to the end even if no image shows a label (G1)."""
+    config.gen.oh, config.gen.pseudo, config.gen.bn_stat = 1.0, "probability", 0.0
+    config.collapse.positives = 0.0
+    return config
+
+
 def paper_dual_gan(config: ConfigDict) -> ConfigDict:
     """What the paper states: poly 0.01 / 0.9, weight decay 5e-3, batch 16; SGD, and a plain sigmoid gate (A7), are our reading."""
+    literal(config).collapse.positives = 0.2  # hours at the paper's scale are worth a guard
     config.filter = ConfigDict(dict(gate="sigmoid", reduction=8, bias=False))
     for section, rate in ((config.block, 0.01), (config.finetune, 0.001)):
         section.optimizer, section.batch_size, section.batchnorm = common.sgd(rate, weight_decay=5e-3), 16, "batch"

@@ -106,7 +106,7 @@ class TestGanLoss:
             "positives": 1.0,
         }
         assert {k: float(v) for k, v in terms.items()} == pytest.approx(by_hand, rel=1e-4)
-        weights = {"one_hot": 1, "activation": 0.1, "entropy": 5, "discrete": 0.1, "statistics": 2}
+        weights = {"one_hot": 5, "activation": 0.1, "entropy": 5, "discrete": 0.1, "statistics": 2}
         assert float(loss) == pytest.approx(sum(w * by_hand[k] for k, w in weights.items()), rel=1e-4)
 
 

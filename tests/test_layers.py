@@ -13,7 +13,15 @@ LEVEL_1 = {
     *("cards", "teachers", "branching", "prefix", "planning", "amalgamation", "distillation", "generation"),
     *("training", "evaluate", "export", "report", "artefacts", "dense", "dense_pool"),
 }
-LEVELS = {**dict.fromkeys(FLOOR, -1), **dict.fromkeys(LEVEL_0, 0), **dict.fromkeys(LEVEL_1, 1), "methods": 2, "series": 3, "reproduction": 3, "bin": 4}
+LEVELS = {
+    **dict.fromkeys(FLOOR, -1),
+    **dict.fromkeys(LEVEL_0, 0),
+    **dict.fromkeys(LEVEL_1, 1),
+    "methods": 2,
+    "series": 3,
+    "reproduction": 3,
+    "bin": 4,
+}
 OUTSIDE = ("configs", "tools", "tests")  # the package may not lean on what is not installed with it
 
 

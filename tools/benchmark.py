@@ -4,12 +4,14 @@
     python tools/benchmark.py --only=step,pipeline --repeats=5
 
 Sections: step (an AFK step early, in the middle and late: ours, its pieces, naive), run (all 16 blocks), precision, growth (teachers and
-blocks), customize (a step of each stage), sizes (students against their teachers), pipeline, scenes. Writes OUTPUT.json and OUTPUT.md.
+blocks), customize (a step of each stage), generator (Dual-GAN's step I, and DAFL's generator), sizes (students against their teachers),
+pipeline, scenes. Writes OUTPUT.json and OUTPUT.md.
 Synthetic images, random teachers: nothing is downloaded and nothing is learned.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+import functools
 import gc
 import json
 from pathlib import Path
@@ -33,6 +35,8 @@ _SIZE = flags.DEFINE_integer("size", 64, "side of the images of the ResNet-50 se
 _BACKBONE = flags.DEFINE_string("backbone", "resnet50", "network of the step, run, precision, growth and sizes sections")
 
 BATCH, IMAGES, TASKS = 32, 128, 4  # a batch, images in all, labels a teacher
+SMALL = "resnet18"  # network of the customize and generator sections
+DRAWN = 64  # images of a finished generator
 EPOCHS, TRAIN = 4.0, 2652  # of a block and of a run, where costs that come once are spread over steps: configs/common.py, the VOC part
 PLACES = {"early": 0.13, "middle": 0.56, "late": 0.94}  # of 16 units: the 3rd, 10th and 16th
 
@@ -355,7 +359,7 @@ def customize_setting(stage: str, teachers: int, width: float):
     keras.utils.set_random_seed(0)
     size, pool = _SIZE.value, []
     for i in range(teachers):
-        net = models.classifier("resnet18", input_size=size, outputs=2, granularity="stage", width=0.5)
+        net = models.classifier(SMALL, input_size=size, outputs=2, granularity="stage", width=0.5)
         task = Task("l" if stage == "component" else f"l{i}", head="softmax2")
         pool.append(Teacher(f"t{i}", net, (task,), Preprocessing.named("centred", size)))
     config = common.customize("", {t.name: {"path": "", "config": ""} for t in pool}, stage=stage, width=width)
@@ -367,6 +371,88 @@ def customize_setting(stage: str, teachers: int, width: float):
     rng = np.random.default_rng(1)
     targets = {part: {str(s): rng.normal(size=(2, IMAGES, 2)).astype(np.float32) for s in streams} for part in ("train", "held_out")}
     return amalgamation.Setting(config, streams, tuple(pool), tuple(pool), images, pool[0].preprocessing, targets)
+
+
+def generator() -> list[dict[str, Any]]:
+    """Dual-GAN's step I, two ResNet-18 at 64 px, against generator and teachers alone, forth and back; images of a finished generator."""
+    from amalgam_tf import branching, generation
+    from amalgam_tf.methods import dual_gan
+    from amalgam_tf.training.loop import Run
+
+    rows = []
+    for groups in (0, 1):
+        setting = generator_setting(groups)
+        with Run(Path(tempfile.mkdtemp(prefix="benchmark-")), {}) as made:
+            net = generation.make_generator(setting.config, setting.teachers, 0)
+            shapes = dict(list(net.shapes.items())[:-1])
+            gates = branching.start_filters(setting.config.filter, shapes, setting.teachers, made.seed_of, "gate")
+            ours = Bench.step(dual_gan.generator_phase(setting, net, gates, made))
+        pieces = generator_pieces(setting, net)
+        draw, z_dim = generation.Source(net, "inference").draw, setting.config.gen.z_dim
+        t = interleaved({"ours": ours, **pieces, "draw": lambda draw=draw, z_dim=z_dim: draw(DRAWN, z_dim, 0)}, _REPEATS.value)
+        rows.append(
+            {
+                "generator": f"{len(net)} groups" if groups == 0 else "1 group (DAFL's)",
+                "step ms": 1e3 * t["ours"],
+                "step / pieces": t["ours"] / sum(t[p] for p in pieces),
+                "generator / step": t["generator"] / t["ours"],
+                "images / s in the step": BATCH / t["ours"],
+                "images / s of a finished one": DRAWN / t["draw"],
+            }
+        )
+    return rows
+
+
+def generator_pieces(setting, net) -> dict[str, Callable[[], Any]]:
+    """What a step cannot do without, each alone: all groups forth and back to their weights; of every teacher the whole and, for every
+    feature group, the blocks behind its place, forth and back to what they read.
+    """
+    import tensorflow as tf
+
+    def alone(fn, x, to):
+        @tf.function(autograph=False)
+        def call(x):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                sources = to or [x]
+                tape.watch(sources)
+                y = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float32)) for part in tf.nest.flatten(fn(x))])
+            return tape.gradient(y, sources)
+
+        return lambda: call(x)[0].numpy()
+
+    z, weights = tf.zeros((BATCH, setting.config.gen.z_dim)), [v.value for v in net.weights()]
+    pieces = {"generator": alone(lambda z: net.taps(z, training=True), z, weights)}
+    for teacher in setting.frozen:
+        for j, (group, shape) in enumerate(reversed(net.shapes.items())):  # the image is read by the whole teacher
+            behind = functools.partial(teacher.net.run, start=j)
+            pieces[f"{teacher.name} behind {group}"] = alone(behind, tf.zeros((BATCH, *shape)), None)
+    return pieces
+
+
+def generator_setting(groups: int):
+    """A setting of Dual-GAN with two random teachers and no images at all."""
+    import keras
+
+    from amalgam_tf import amalgamation, generation, models
+    from amalgam_tf.data.transforms import Preprocessing
+    from amalgam_tf.methods import dual_gan
+    from amalgam_tf.models.folding import folded
+    from amalgam_tf.tasks import Task
+    from amalgam_tf.teachers import Stream, Teacher
+    from configs import common_generated
+
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    pool = []
+    for i in range(2):
+        net = models.classifier(SMALL, input_size=_SIZE.value, outputs=TASKS, granularity="stage", width=0.5)
+        tasks = tuple(Task(f"l{i}_{j}") for j in range(TASKS))
+        pool.append(Teacher(f"t{i}", dual_gan.in_groups(net, groups), tasks, Preprocessing.named("centred", _SIZE.value)))
+    config = common_generated.dual_gan("", {t.name: {"path": "", "config": ""} for t in pool})
+    config.gen.batch_size, config.gen.width = BATCH, 1.0 if groups == 0 else 0.5
+    streams = tuple(Stream(task, t.name) for t in pool for task in t.tasks)
+    frozen = tuple(Teacher(t.name, folded(t.net), t.tasks, t.preprocessing) for t in pool)
+    return amalgamation.Setting(config, streams, tuple(pool), frozen, generation.Generated(), pool[0].preprocessing, {})
 
 
 def sizes() -> list[dict[str, Any]]:
@@ -441,7 +527,7 @@ def scenes() -> list[dict[str, Any]]:
     return [{"renderer": "64 px", "images / s": 150 / t["64"]}]
 
 
-SECTIONS = {f.__name__: f for f in (step, run, precision, growth, customize, sizes, pipeline, scenes)}
+SECTIONS = {f.__name__: f for f in (step, run, precision, growth, customize, generator, sizes, pipeline, scenes)}
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

@@ -17,6 +17,6 @@ echo
 echo "Done."
 echo "  student     $student/student      (Keras model and its card)"
 echo "  SavedModel  $student/export       (signatures serve and serve_jpeg)"
-echo "  report      $student/report.md    (tables and figures)"
+echo "  report      $student/report.html  (one page: tables and figures; as text in report.md)"
 echo "  TensorBoard tensorboard --logdir $runs"
 echo "Another student from the same teachers: bash tools/quickstart.sh sphere,box"

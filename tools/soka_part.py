@@ -13,9 +13,9 @@ import sys
 
 from absl import app, flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from series import Planned, carry_out  # noqa: E402
+from amalgam_tf.series import Planned, carry_out  # noqa: E402  the project need not be installed
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the plan and stop")
 _ONLY = flags.DEFINE_string("only", "", "only runs whose workdir contains this")

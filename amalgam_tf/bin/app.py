@@ -100,3 +100,8 @@ def export() -> None:
 def compare() -> None:
     """Console script `amalgam-compare`."""
     runpy.run_module("amalgam_tf.bin.compare", run_name="__main__", alter_sys=True)
+
+
+def reproduce() -> None:
+    """Console script `amalgam-reproduce`."""
+    runpy.run_module("amalgam_tf.bin.reproduce", run_name="__main__", alter_sys=True)

@@ -4,6 +4,7 @@ python -m amalgam_tf.bin.compare --runs=runs/a,runs/b --output=runs/compare
 python -m amalgam_tf.bin.compare --runs='runs/voc/*' --output=runs/compare --summary=voc
 python -m amalgam_tf.bin.compare --runs='runs/customize_part/*/*/*,runs/customize_part/*/*/*/*' --output=runs/compare --summary=customize
 python -m amalgam_tf.bin.compare --runs='runs/soka_scenes/seed*/*' --output=runs/compare --summary=soka_scenes
+python -m amalgam_tf.bin.compare --runs='runs/dgan_part/scenes/**' --output=runs/compare --summary=dgan_scenes
 """
 
 from absl import flags

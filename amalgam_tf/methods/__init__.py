@@ -7,9 +7,12 @@ tests/conformance/test_configs.py.
 """
 
 from dataclasses import replace
+import functools
 import importlib
 import importlib.util
+import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from amalgam_tf.errors import UserError, one_of
@@ -26,10 +29,17 @@ def load_config(spec: str) -> Any:
     path, _, argument = spec.partition(":")
     if not Path(path).is_file():
         raise UserError(f"the config file {path} does not exist (run from the project's folder, or give a full path)")
+    module = _config_module(path, os.stat(path).st_mtime_ns)
+    return module.get_config(argument) if argument else module.get_config()
+
+
+@functools.lru_cache(maxsize=64)
+def _config_module(path: str, _changed: int) -> ModuleType:
+    """Compiled once: a plan asks one file for hundreds of configs."""
     module_spec = importlib.util.spec_from_file_location("amalgam_config", path)
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
-    return module.get_config(argument) if argument else module.get_config()
+    return module
 
 
 def run(config: Any, workdir: Path, strategy: str = "one", command: str = "", jit_compile: bool = False) -> dict[str, Any]:
@@ -99,19 +109,24 @@ def teacher_config(config: Any, entry: Any) -> Any:
     return teacher
 
 
-def plan(config: Any, workdir: Path) -> dict[Path, Any]:
+def plan(config: Any, workdir: Path, frames: dict[Path, Any] | None = None) -> dict[Path, Any]:
     """What `run` is going to do, teachers that are missing first: workdir -> `planning.Plan`. Trains nothing, and writes caches only.
+
+    Args:
+        config: as in `run`.
+        workdir: as in `run`.
+        frames: workdir -> the teacher that a run is going to be, untrained: those that are here need no plan; grows.
 
     Raises:
         UserError: as `run`, as far as it can be told before training.
     """
     plans: dict[Path, Any] = {}
-    _plan_into(plans, config, Path(workdir))
+    _plan_into(plans, {} if frames is None else frames, config, Path(workdir))
     return plans
 
 
-def _plan_into(plans: dict[Path, Any], config: Any, workdir: Path) -> Any:
-    """Adds the plans of a run and of what it needs; returns the teacher that the run is going to be, if it is one."""
+def _plan_into(plans: dict[Path, Any], frames: dict[Path, Any], config: Any, workdir: Path) -> None:
+    """Adds the plans of a run and of what it needs, and the teachers that these are going to be."""
     import keras
 
     from amalgam_tf.cards import find_card
@@ -126,12 +141,15 @@ def _plan_into(plans: dict[Path, Any], config: Any, workdir: Path) -> Any:
         folder = resolved(entry.path, workdir)
         if find_card(folder):
             pool[name] = Teacher.load(folder, name)
-        elif entry.get("config", ""):
-            pool[name] = replace(_plan_into(plans, teacher_config(config, entry), folder), name=name)
-        else:
-            raise UserError(f"teacher {name} is missing: {folder} holds no card.json; correct the path")
+            continue
+        if folder not in frames:
+            if not entry.get("config", ""):
+                raise UserError(f"teacher {name} is missing: {folder} holds no card.json; correct the path")
+            _plan_into(plans, frames, teacher_config(config, entry), folder)
+        pool[name] = replace(frames[folder], name=name)
     plans[workdir] = method.plan(config, pool)
-    return method.untrained(config, pool) if hasattr(method, "untrained") else None
+    if hasattr(method, "untrained"):
+        frames[workdir] = method.untrained(config, pool)
 
 
 def show_plan(config: Any, workdir: Path, short_too: bool = True) -> None:

@@ -17,7 +17,7 @@ Symbols
     t_i             pseudo-label                         losses.pseudo_labels
     T^b, F_u^b      student's blocks, their outputs      models.blocks.BlockNet
     g_m             task-level filter (wanted rows)      amalgamation.task_level_filter
-    eta^{b,m}       converged loss of a teacher          amalgamation.block_losses, by_teacher
+    eta^{b,m}       converged loss of a teacher          converged_losses, by_teacher
     S_m             branch point                         choose_branches
 
 Equations
@@ -54,7 +54,8 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     G8   L_a: mean over teachers, on the image only.
     G9   one optimizer for all groups and filters; then G is frozen with stored batch-norm statistics, fresh z in every step. Switch
          `generated.batchnorm=batch`: those of the batch, what is stored stays.
-    G10  one optimizer and schedule a block; eta is measured on `generated.held_out_images` fixed images, from F1.
+    G10  one optimizer and schedule a block; eta is measured on `generated.held_out_images` fixed images, from F1. Switch
+         `block.eta_from=both`: from F1 and F2 of the same codes, weighed as in eq. 17.
     G11  one branch point a teacher.
     G12  fine-tuning on generated images, all weights, a tenth of the blocks' rate; the start or the look of the best held-out loss is
          kept (held-out images are generated, too). Section `finetune`.
@@ -68,8 +69,8 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     Category tasks: DAFL's losses for each, beside the vector of labels; softmax cross-entropy in eqs. 12 and 14.
 
 Not implemented
-    Eqs. 2 and 4 (the vanilla GAN and its optimal discriminator: motivation). eta from both inputs (G10). An adversarial
-    term between teachers and student in step I (`gen.adv` of follow-ups): there is no student yet; DAFL has it.
+    Eqs. 2 and 4 (the vanilla GAN and its optimal discriminator: motivation). An adversarial term between teachers and student in
+    step I (`gen.adv` of follow-ups): there is no student yet; DAFL has it.
 """
 
 from collections.abc import Mapping
@@ -89,6 +90,7 @@ from amalgam_tf.amalgamation import (
     entangled_logits,
     finish,
     held_out_losses,
+    losses_by_stream,
     prepare,
     start_student,
     stream_logits,
@@ -110,6 +112,7 @@ from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
 Recorded = Mapping[str, Mapping[str, Mapping[str, float]]]  # block -> stream -> {"loss", "divergence"}
 # What decides how the generator is trained: equal in a run and in one that starts from its generator.
 GENERATOR_SETTINGS = ("tasks", "seed", "precision", "granularity", "gen", "filter")
+ETA_FROM = ("image", "both")
 _LOOK = 256  # images that tell whether a generator collapsed
 
 
@@ -134,7 +137,7 @@ def amalgamate(setting: Setting, run: Run) -> tuple[Setting, Branched]:
     recorded = {}
     for k, block in enumerate(student.names):  # (12), (13) F_u^0 = I; for b = 1..B
         run.phase(block_phase(setting, student, k, filters, source, run))  # (14)-(18)
-        recorded[block] = run.decide(f"block_losses/{block}", lambda k=k: block_losses(setting, student, k, filters))
+        recorded[block] = run.decide(f"block_losses/{block}", lambda k=k: converged_losses(setting, student, k, filters, source, run))
         means = by_teacher(setting, {s: v["divergence"] for s, v in recorded[block].items()})
         run.say(f"  block {block}: divergence " + "  ".join(f"{t} {v:.4f}" for t, v in means.items()))
 
@@ -241,6 +244,34 @@ def dual_loss(
         terms[f"input{i}"] = tf.add_n([float(setting.config.teacher_weights[name]) * v for name, v in by_name.items()])
         loss += weight * terms[f"input{i}"]
     return loss, terms
+
+
+def converged_losses(
+    setting: Setting, student: BlockNet, k: int, filters: Adapters, source: Source, run: Run
+) -> dict[str, dict[str, float]]:
+    """eta^{b,m} before the mean over a teacher's labels, of the held-out images (G10): stream -> `loss` and `divergence`, nats.
+
+    With `block.eta_from=both` the mean over the inputs that the block is trained on (eq. 16), weighed as they are; the weights are
+    shares of 1 here, so that blocks of one input and of two can be compared.
+    """
+    config, targets = setting.config, {s: rows[0] for s, rows in setting.targets["held_out"].items()}
+    if config.block.eta_from == "image":
+        return block_losses(setting, student, k, filters)
+
+    @tf.function(autograph=False)
+    def logits(z):
+        inputs = [x for _, x in two_inputs(setting, student, k, source.taps(z))]
+        return [entangled_logits(setting, student.run(x, start=k, stop=k), student.names[k], k, filters) for x in inputs]
+
+    of_inputs = source.over_codes(logits, len(setting.images.pixels["held_out"]), config.gen.z_dim, run.seed_of("held_out"))
+    each = [losses_by_stream(setting.streams, rows, targets, setting.hard) for rows in of_inputs]
+    weights = [w for w in (config.block.lambda1, config.block.lambda2) if w] if k else [1.0]
+
+    def mean(stream: str, key: str) -> float:
+        values = [np.mean(terms[stream][key], dtype=np.float64) for terms in each]
+        return float(np.average(values, weights=weights))
+
+    return {s: {key: mean(s, key) for key in ("loss", "divergence")} for s in map(str, setting.streams)}
 
 
 def by_teacher(setting: Setting, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -378,7 +409,8 @@ def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
     for k, name in enumerate(trunk.names):
         rest, before, inputs = n * sum(cost[k + 1 :]), sum(cost[:k]), 2 if k and block.lambda1 and block.lambda2 else 1
         each = making + n * sum(cost) + before + inputs * (3 * cost[k] + 2 * rest)
-        lines.append(Line(f"block/{name}", block.steps, block.steps * block.batch_size * each + held_out * (before + cost[k] + rest)))
+        look = before + (inputs * (cost[k] + rest) + making if block.eta_from == "both" else cost[k] + rest)
+        lines.append(Line(f"block/{name}", block.steps, block.steps * block.batch_size * each + held_out * look))
     largest = cost[0] + n * sum(cost[1:])  # all tasks leave at the first block
     if fine.steps:
         looks = fine.steps // fine.look_steps + 2 if fine.look_steps else 2
@@ -412,6 +444,7 @@ def check_choices(config: Any) -> None:
         one_of(f"{section}.batchnorm", config[section].batchnorm, BATCH_NORMS)
         optimizers.check(config[section].optimizer, f"{section}.optimizer")
     one_of("filter.gate", config.filter.gate, GATES)
+    one_of("block.eta_from", block.eta_from, ETA_FROM)
     if min(block.lambda1, block.lambda2) < 0 or not np.isfinite(block.lambda1 + block.lambda2) or not block.lambda1 + block.lambda2:
         raise UserError(
             f"block.lambda1={block.lambda1} and block.lambda2={block.lambda2} weigh two inputs: set both to 0 or more, not both to 0"

@@ -1,11 +1,15 @@
-"""The numbers the papers print, as CSV files beside this one, and looking up one row of them.
+"""The numbers the papers print, as CSV files beside this one, looking up one row of them, and what their reader must know (notes.json).
 
 Cells stay text, as printed: some are empty, some are marked as doubtful (`87.9?`), some carry a unit (`22.1M`). Columns and rows tagged
 `computed` or `[CALC]` are not printed in the papers but follow from what is.
 """
 
+from collections.abc import Mapping, Sequence
 import csv
+from dataclasses import dataclass
+import functools
 from importlib import resources
+import json
 import re
 
 from amalgam_tf.errors import UserError, did_you_mean
@@ -80,6 +84,63 @@ def rows(references: str) -> dict[str, dict[str, str]]:
         UserError: as `row`.
     """
     return {reference: row(reference) for reference in references.split(",")}
+
+
+@dataclass(frozen=True)
+class Note:
+    """Where the papers contradict themselves, lost a cell or call a number by a wrong name.
+
+    Attributes:
+        name: unique, fit for a Markdown footnote.
+        said: one or two sentences.
+        spec: where it was found out: id of an item of the project's spec, or a table.
+        at: table -> `rows` and `columns`; no rows: the whole table; no columns: the whole rows.
+    """
+
+    name: str
+    said: str
+    spec: str
+    at: Mapping[str, Mapping[str, Sequence[str]]]
+
+    def about(self, table: str, row: str, column: str) -> bool:
+        """Whether it is about exactly this: a cell, a row (`column` ""), a table (`row` "" too)."""
+        place = self.at.get(table)
+        if place is None:
+            return False
+        rows, columns = place.get("rows", ()), place.get("columns", ())
+        return (any(row == r or row.startswith(f"{r}/") for r in rows) if rows else not row) and (
+            column in columns if columns else not column
+        )
+
+
+@functools.cache
+def all_notes() -> tuple[Note, ...]:
+    """Every note, in order of the papers."""
+    stored = json.loads((resources.files(__name__) / "notes.json").read_text(encoding="utf-8"))
+    return tuple(Note(name, **note) for name, note in stored.items())
+
+
+def notes(table: str, row: str = "", column: str = "") -> list[Note]:
+    """The notes about one cell, about a whole row (no `column`), or about a whole table (no `row`).
+
+    Args:
+        table: its name, e.g. `afk_table1`.
+        row: what stands behind the table in a reference, e.g. `TargetRes50` or `hair/Black_Hair`; longer than needed is fine.
+        column: its head in the CSV.
+    """
+    return [note for note in all_notes() if note.about(table, row, column)]
+
+
+def notes_of(reference: str) -> list[Note]:
+    """All notes that touch a published row: about its table, about all of it, about one of its cells.
+
+    Raises:
+        UserError: as `row`.
+    """
+    table, cells = reference.partition("/")[0], row(reference)
+    name = "/".join(cells.values())
+    found = [*notes(table), *notes(table, name), *(n for column in cells for n in notes(table, name, column))]
+    return list({n.name: n for n in found}.values())
 
 
 def _prefixes(cells: list[str]) -> list[str]:

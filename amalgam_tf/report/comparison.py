@@ -1,28 +1,46 @@
 """Several runs beside each other and beside the papers: reads, groups, writes one set of files a published table or experiment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 import re
+from typing import NamedTuple
 
 from amalgam_tf.errors import UserError, one_of
-from amalgam_tf.report import customize, customize_seeds, figures, paper, seeds, soka, soka_seeds, text
+from amalgam_tf.report import customize, customize_seeds, dual_gan, dual_gan_seeds, figures, html, paper, seeds, soka, soka_seeds, text
 from amalgam_tf.report.runs import FinishedRun, groups, read
 
-_OWN = {  # methods with a summary of their own: name in sentences, method of their teachers' runs, what writes it
-    customize.METHOD: ("Customize", "teacher", customize_seeds.write),
-    soka.METHOD: ("SOKA", soka.TEACHER, soka_seeds.write),
+
+class Own(NamedTuple):
+    """A method with a summary of its own.
+
+    Attributes:
+        said: its name in sentences.
+        beside: methods of the runs that stand beside its own: of teachers, and baselines.
+        write: what writes the summary: (name, runs of the method, runs beside them, folder, resamples) -> (Markdown, files).
+    """
+
+    said: str
+    beside: tuple[str, ...]
+    write: Callable[[str, Sequence[FinishedRun], Sequence[FinishedRun], Path, int], tuple[str, list[Path]]]
+
+
+_OWN = {
+    customize.METHOD: Own("Customize", ("teacher",), customize_seeds.write),
+    soka.METHOD: Own("SOKA", (soka.TEACHER,), soka_seeds.write),
+    dual_gan.METHOD: Own("Dual-GAN", dual_gan.BESIDE, dual_gan_seeds.write),
 }
+_APART = (customize.METHOD, soka.METHOD, soka.TEACHER)  # no experiments by test part and labels
 
 
 def compare(
     places: Sequence[str], output: str | Path, *, table: str = "", metric: str = "accuracy", summary: str = "", resamples: int = 1000
 ) -> str:
-    """Writes the comparisons that runs allow into a folder, and returns them as text.
+    """Writes the comparisons that runs allow into a folder, all of them also as one page `report.html`, and returns them as text.
 
     Runs that name a row of one of AFK's or Customize's tables stand beside that table: `{table}.md`, `{table}.csv`, for AFK's fig. 3 also
     `.png`. All others are summarised: those of Customize together, `summary_customize.md` (`customize_seeds.write`), those of SOKA by
     test part, `summary_soka.md` (`soka_seeds.write`); the rest by test part and task list,
-    `summary_{test part}.md` and files beside it (`seeds.write`).
+    `summary_{test part}.md` and files beside it (`dual_gan_seeds.write` where one is of Dual-GAN, otherwise `seeds.write`).
 
     Args:
         places: workdirs, results files or patterns of them.
@@ -59,7 +77,7 @@ def compare(
         jobs = [(summary, _one_experiment(runs))]
     elif not table:
         unnamed = [r for r in runs if not any(r is n for of in named.values() for n in of)]
-        jobs = _experiments([r for r in unnamed if r.method not in (*_OWN, soka.TEACHER)], runs)
+        jobs = _experiments([r for r in unnamed if r.method not in _APART], runs)
         if own := [r for r in unnamed if r.method == customize.METHOD]:
             jobs.append(("summary_customize", own))
         jobs += _by_test_part("summary_soka", [r for r in unnamed if r.method in (soka.METHOD, soka.TEACHER)])
@@ -75,7 +93,15 @@ def compare(
     for name, members in jobs:
         markdown, written = _summarised(name, members, folder, resamples)
         said, files = [*said, markdown], [*files, *written]
+    if reports := [f for f in files if f.suffix == ".md"]:
+        files.append(_page(reports, folder, named[table] if table else runs))
     return "\n\n".join([*said, "\n".join(f"wrote {f}" for f in files)])
+
+
+def _page(reports: Sequence[Path], folder: Path, runs: Sequence[FinishedRun]) -> Path:
+    """All that was written, as one page."""
+    title = f"{len(reports)} comparisons" if len(reports) > 1 else text.title(reports[0])
+    return html.write(reports, folder / html.NAME, title=title, runs=runs)
 
 
 def _folder(output: Path) -> Path:
@@ -87,9 +113,9 @@ def _folder(output: Path) -> Path:
 
 
 def _summarised(name: str, members: Sequence[FinishedRun], folder: Path, resamples: int) -> tuple[str, list[Path]]:
-    for method, (_, taught_by, write) in _OWN.items():
+    for method, known in _OWN.items():
         if own := [r for r in members if r.method == method]:
-            return write(name, own, [r for r in members if r.method == taught_by], folder, resamples)
+            return known.write(name, own, [r for r in members if r.method in known.beside], folder, resamples)
     return seeds.write(name, *groups(members), folder, resamples)
 
 
@@ -98,7 +124,7 @@ def _by_test_part(name: str, runs: Sequence[FinishedRun]) -> list[tuple[str, lis
     found: dict[str, list[FinishedRun]] = {}
     for run in runs:
         found.setdefault(run.test_set, []).append(run)
-    found = {part: members for part, members in found.items() if any(r.method in _OWN for r in members)}
+    found = {part: members for part, members in found.items() if any(r.method == soka.METHOD for r in members)}
     if len(found) < 2:
         return [(name, members) for members in found.values()]
     return [(f"{name}_" + re.sub(r"[^\w.+-]+", "-", part).strip("-"), members) for part, members in found.items()]
@@ -125,10 +151,12 @@ def _one_experiment(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     Raises:
         UserError: runs of different test parts, students of different labels, or of Customize or SOKA and another method.
     """
-    for method, (said, taught_by, _) in _OWN.items():
+    for method, known in _OWN.items():
         if ours := [r for r in runs if r.method == method]:
-            if other := [r for r in runs if r.method not in (method, taught_by)]:
-                raise UserError(f"--summary: {ours[0].name} is of {said} and {other[0].name} of {other[0].method}: summarise one method")
+            if other := [r for r in runs if r.method not in (method, *known.beside)]:
+                raise UserError(
+                    f"--summary: {ours[0].name} is of {known.said} and {other[0].name} of {other[0].method}: summarise one method"
+                )
             if method == customize.METHOD:
                 return list(runs)
     first = runs[0]
@@ -155,7 +183,7 @@ def _experiments(runs: Sequence[FinishedRun], everything: Sequence[FinishedRun])
     for run in students:
         found.setdefault((run.test_set, *sorted(run.results["tasks"])), []).append(run)
     for teacher in [r for r in runs if r.method == "teacher"]:
-        homes = [members for members in found.values() if any(seeds.taught_by(teacher, s) for s in members if s.method != "teacher")]
+        homes = [members for members in found.values() if any(_taught_by(teacher, s, members) for s in members if s.method != "teacher")]
         for members in homes:
             members.append(teacher)
         if not homes and not any(seeds.taught_by(teacher, s) for s in everything if s.method != "teacher"):
@@ -166,3 +194,9 @@ def _experiments(runs: Sequence[FinishedRun], everything: Sequence[FinishedRun])
         name = next(n for n in (base, *(f"{base}_{i}" for i in range(2, len(found) + 2))) if n not in names)
         names[name] = members
     return list(names.items())
+
+
+def _taught_by(teacher: FinishedRun, student: FinishedRun, members: Sequence[FinishedRun]) -> bool:
+    """Beside Dual-GAN seeds may share a teacher."""
+    shared = any(r.method == dual_gan.METHOD for r in members)
+    return (dual_gan if shared else seeds).taught_by(teacher, student)

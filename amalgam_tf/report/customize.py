@@ -8,12 +8,12 @@ accuracy (spec C14): for rare attributes the paper's numbers lie close to the fo
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-import shlex
 from typing import Any, NamedTuple
 
 from amalgam_tf import published
 from amalgam_tf.errors import UserError
 from amalgam_tf.report import runs, seeds, text
+from amalgam_tf.report.footnotes import Footnotes
 from amalgam_tf.report.paper import CSV_HEAD, Cell
 from amalgam_tf.report.runs import STUDENT, FinishedRun, Group
 
@@ -25,12 +25,6 @@ ATTRIBUTES_TEST = ("celeba/test", 19962)  # of all tables but 7, whose test imag
 WITHOUT_BRIDGES = {"kd", "no_bridge"}  # words of the project's configs
 SIZE_COLUMNS = {"parameters (M)": ("parameters", 1e-6, "params_printed"), "FLOPs (G)": ("flops", 1e-9, "FLOPs_printed")}
 COUNTED = "mouth"  # the group of ten source nets whose sizes table 4 prints
-REMARKS = {
-    "cust_table8": "KD: eq. 7 averaged over all teachers; without transfer bridge: selection and eq. 7; without teacher selection: "
-    "bridges, and eq. 7 averaged over all teachers (spec C13).",
-    "cust_table9": "The paper contradicts itself: two-stage 87.6 / 95.1 here, 87.9? / 95.0 for the target net of table 3; ours is a target "
-    "net of these two attributes alone.",
-}
 _ONE_SIZE = 1.1  # heads of more or fewer labels differ by less than this factor, backbones by more
 
 
@@ -84,10 +78,9 @@ def has_bridges(run: FinishedRun) -> bool:
     """By config.json; without it (only results were kept) by the command: its flags, or the words of its config's argument."""
     if run.config is not None:
         return bool(run.config.get("bridge", {}).get("use", True))
-    flags = dict(w.removeprefix("--").split("=", 1) for w in shlex.split(run.results.get("command", "")) if w.startswith("--") and "=" in w)
-    if "config.bridge.use" in flags:
-        return flags["config.bridge.use"].lower() not in ("false", "f", "0")
-    return not WITHOUT_BRIDGES & set(flags.get("config", "").partition(":")[2].split(","))
+    if "config.bridge.use" in run.flags:
+        return run.flags["config.bridge.use"].lower() not in ("false", "f", "0")
+    return not WITHOUT_BRIDGES & set(run.flags.get("config", "").partition(":")[2].split(","))
 
 
 def teachers_of(results: Mapping[str, Any], task: str) -> list[str]:
@@ -102,9 +95,9 @@ def groups(found: Sequence[FinishedRun]) -> tuple[list[Group], list[str]]:
         by_kind.setdefault((kind_of(run), frozenset(run.results["tasks"])), []).append(run)
     made, notes = [], []
     for (kind, _), members in by_kind.items():
-        own, said = runs.groups(members)
-        made += [replace(g, label=kind.label + g.label.removeprefix(METHOD)) for g in own]
-        notes += [f"{', '.join(members[0].results['tasks'])}: {kind.label}{s.removeprefix(METHOD)}" for s in said]
+        own, said = runs.named(members, kind.label)
+        made += own
+        notes += [f"{', '.join(members[0].results['tasks'])}: {s}" for s in said]
     return sorted(made, key=_order), notes
 
 
@@ -257,9 +250,11 @@ def beside_table(table: str, found: Sequence[FinishedRun], folder: Path) -> tupl
     if not cells:
         return f"{table}: no cell to fill, since no target net is here with the component nets of all its tasks", []
     check_same_images(table, made)
-    lines = [f"# Beside {table}", "", *(f"* {n}" for n in [*_preamble(table, made), *notes]), ""]
-    lines += _size_table(cells) if table == SIZES else _table(cells)
-    lines += ["", "## Runs", "", *origin(made), ""]
+    marks = Footnotes()
+    about = [f"The rows of `{table}`:{mark}" for mark in [marks.mark(table)] if mark]
+    lines = [f"# Beside {table}", "", *(f"* {n}" for n in [*about, *_preamble(table, made), *notes]), ""]
+    lines += _size_table(cells, marks) if table == SIZES else _table(cells, marks)
+    lines += ["", *marks.lines(), "## Runs", "", *origin(made), ""]
     file = text.write_csv(folder / f"{table}.csv", CSV_HEAD, (c.csv() for c in cells))
     markdown = "\n".join(lines)
     (folder / f"{table}.md").write_text(markdown, encoding="utf-8")
@@ -303,15 +298,15 @@ def _preamble(table: str, found: Sequence[Group]) -> list[str]:
     said.append("Percent. `taught by`: mean of the nets that taught it, on the same images. Majority: always the commonest class (C14).")
     wanted = "{} ({} images)".format(*ATTRIBUTES_TEST)
     if table == "cust_table7":
-        said.append("The paper publishes neither its random halves nor its test images: the differences compare two sets of classes.")
+        said.append(f"The paper publishes neither its random halves nor its test images: the {text.TWO_KINDS} sets of classes.")
     elif other := [s for s in sets if s != wanted]:
-        said.append(f"Measured on {'; '.join(other)}, NOT on the published test set {wanted}: the differences compare two data sets.")
+        said.append(f"Measured on {'; '.join(other)}, NOT on the published test set {wanted}: the {text.TWO_KINDS} data sets.")
     rows = {name: row for g in found for name, row in references(table, g.first.results).items()}
     said += [f"`?` in {name.partition('/')[2]}: {row['note']}." for name, row in rows.items() if row.get("note")]
-    return [*said, *([REMARKS[table]] if table in REMARKS else [])]
+    return said
 
 
-def _table(cells: Sequence[Cell]) -> list[str]:
+def _table(cells: Sequence[Cell], marks: Footnotes) -> list[str]:
     by_place: dict[tuple[str, str, str], dict[str, Cell]] = {}
     for c in cells:
         by_place.setdefault((c.row, c.column, c.variant), {})[c.metric] = c
@@ -332,7 +327,7 @@ def _table(cells: Sequence[Cell]) -> list[str]:
         [
             *place,
             str(len(of[ACCURACY].measured)),
-            *of[ACCURACY].shown(),
+            *of[ACCURACY].shown(marks.cell(of[ACCURACY].table, *place[:2])),
             text.spread(of[MAJORITY].measured, 1),
             text.spread(of[BALANCED].measured, 1),
             text.spread(of[BALANCED].teacher, 1),
@@ -342,12 +337,12 @@ def _table(cells: Sequence[Cell]) -> list[str]:
     return text.table(head, rows)
 
 
-def _size_table(cells: Sequence[Cell]) -> list[str]:
+def _size_table(cells: Sequence[Cell], marks: Footnotes) -> list[str]:
     head = ["networks", "measured as", "column", "measured", "published", "difference", "% of the source nets", "published"]
     whole = {(c.variant, c.column): c for c in cells if c.row == "Source Nets"}
     rows = []
     for c in cells:
-        _, _, printed, difference = c.shown()
+        _, _, printed, difference = c.shown(marks.cell(c.table, c.row, SIZE_COLUMNS[c.column][2]))
         of = whole[c.variant, c.column]
         share = f"{100 * text.median(c.measured) / text.median(of.measured):.1f}"
         theirs = f"{100 * float(c.published) / float(of.published):.1f}" if c.published else text.NOTHING

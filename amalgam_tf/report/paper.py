@@ -13,6 +13,7 @@ from amalgam_tf.data.voc import CLASSES
 from amalgam_tf.errors import UserError
 from amalgam_tf.report import text
 from amalgam_tf.report.figures import Line, Pair
+from amalgam_tf.report.footnotes import Footnotes
 from amalgam_tf.report.run import MACRO_F1, TOP_K
 from amalgam_tf.report.runs import BEFORE, STUDENT, TEACHERS, Group, Network, headline_ap, kept_streams, merged, stage_ends
 
@@ -89,11 +90,16 @@ class Cell:
             self.variant,
         ]
 
-    def shown(self) -> list[str]:
-        """measured | teacher | published | difference, for reading."""
+    def shown(self, marks: str = "") -> list[str]:
+        """measured | teacher | published | difference, for reading; `marks` of footnotes go to what is published."""
         apart = self.difference  # a zero of either sign is +0.0
         difference = text.NOTHING if apart is None else f"{round(apart, 1) + 0.0:+.1f}" + "?" * ("?" in self.published)
-        return [self.said or text.spread(self.measured, 1), text.spread(self.teacher, 1), self.published or text.NOTHING, difference]
+        return [
+            self.said or text.spread(self.measured, 1),
+            text.spread(self.teacher, 1),
+            f"{self.published}{marks}" if self.published else text.NOTHING,
+            difference,
+        ]
 
 
 def printed_number(cell: str) -> float | None:
@@ -124,7 +130,7 @@ def check_one_test_set(table: str, groups: Sequence[Group]) -> list[str]:
     name, images = TEST_SETS[table]
     if (first.results["test"]["data"], first.results["test"]["images"]) == (name, images):
         return []
-    return [f"Measured on {first.test_set}, NOT on the published test set {name} ({images} images): the differences compare two data sets."]
+    return [f"Measured on {first.test_set}, NOT on the published test set {name} ({images} images): the {text.TWO_KINDS} data sets."]
 
 
 # -- tables 1 and 2 ---------------------------------------------------------------------------------------------------
@@ -276,14 +282,15 @@ def cells_of(table: str, groups: Sequence[Group], metric: str) -> list[Cell]:
     return pair_cells(table, groups, metric) if table == "afk_fig3" else class_cells(table, groups, metric)
 
 
-def markdown(table: str, groups: Sequence[Group], cells: Sequence[Cell], metric: str, notes: Sequence[str]) -> list[str]:
+def markdown(table: str, groups: Sequence[Group], cells: Sequence[Cell], metric: str, said: Sequence[str]) -> list[str]:
     """The comparison with one published table, for reading."""
-    lines = [f"# Beside {table}", "", *_preamble(table, groups, metric), *(f"* {n}" for n in notes), ""]
+    lines = [f"# Beside {table}", "", *_preamble(table, groups, metric), *(f"* {n}" for n in said), ""]
+    notes = Footnotes()
     if table == "afk_table3":
-        return [*lines, *_top_k_table(cells)]
+        return [*lines, *_top_k_table(cells, notes), *notes.lines()]
     if table == "afk_fig3":
-        return [*lines, *_pair_table(cells)]
-    return [*lines, *_class_tables(cells, metric)]
+        return [*lines, *_pair_table(cells, notes), *notes.lines()]
+    return [*lines, *_class_tables(cells, metric, notes), *notes.lines()]
 
 
 def _preamble(table: str, groups: Sequence[Group], metric: str) -> list[str]:
@@ -303,7 +310,7 @@ def _preamble(table: str, groups: Sequence[Group], metric: str) -> list[str]:
     else:
         said.append(
             f"* Asked for with --metric={metric}: the published numbers behave like the accuracy at 0.5, not like average precision, "
-            "so these differences compare two different metrics."
+            f"so these {text.TWO_KINDS} different metrics."
         )
     if table == "afk_fig3":
         said.append(f"* A branch index counts the {UNITS} residual units of a ResNet-50: runs of other blocks have none.")
@@ -312,7 +319,7 @@ def _preamble(table: str, groups: Sequence[Group], metric: str) -> list[str]:
     return said
 
 
-def _class_tables(cells: Sequence[Cell], metric: str) -> list[str]:
+def _class_tables(cells: Sequence[Cell], metric: str, notes: Footnotes) -> list[str]:
     trivial = {c.column: c for c in cells if c.metric == ALL_NEGATIVE}
     by_line: dict[tuple[str, str], list[Cell]] = {}
     for c in cells:
@@ -326,7 +333,14 @@ def _class_tables(cells: Sequence[Cell], metric: str) -> list[str]:
         seeds = max(len(c.measured) for c in own)
         mean = MEANS[1]
         overview.append(
-            [row, variant, str(seeds), *main[mean].shown(), text.spread(beside[mean].measured, 1), text.spread(beside[mean].teacher, 1)]
+            [
+                row,
+                variant,
+                str(seeds),
+                *main[mean].shown(_marks(main[mean], notes)),
+                text.spread(beside[mean].measured, 1),
+                text.spread(beside[mean].teacher, 1),
+            ]
         )
         rows = []
         for column, c in main.items():
@@ -350,16 +364,21 @@ def _class_tables(cells: Sequence[Cell], metric: str) -> list[str]:
     return [*text.table(head, overview), "", *details]
 
 
-def _top_k_table(cells: Sequence[Cell]) -> list[str]:
+def _marks(cell: Cell, notes: Footnotes) -> str:
+    """Of the mean of a row also the notes about the printed mean: it is the mean of the printed cells that stands there."""
+    return notes.cell(cell.table, cell.row, cell.column) + (notes.mark(cell.table, cell.row, MEANS[0]) if cell.column == MEANS[1] else "")
+
+
+def _top_k_table(cells: Sequence[Cell], notes: Footnotes) -> list[str]:
     rows = []
     for c in cells:
         if c.metric == "top_k_threshold":
             strict = next(s for s in cells if (s.row, s.variant, s.column, s.metric) == (c.row, c.variant, c.column, "top_k_strict"))
-            measured, _, printed, difference = c.shown()
+            measured, _, printed, difference = c.shown(_marks(c, notes))
             rows.append([c.row, c.variant, c.column, measured, printed, difference, text.spread(strict.measured, 1)])
     return [*text.table(["row", "measured as", "column", "measured", "published", "difference", "strict"], rows), ""]
 
 
-def _pair_table(cells: Sequence[Cell]) -> list[str]:
-    rows = [[c.row, c.variant, c.column, c.metric, *c.shown()] for c in cells]
+def _pair_table(cells: Sequence[Cell], notes: Footnotes) -> list[str]:
+    rows = [[c.row, c.variant, c.column, c.metric, *c.shown(_marks(c, notes))] for c in cells]
     return [*text.table(["task", "measured as", "column", "metric", "measured", "teacher", "published", "difference"], rows), ""]

@@ -1,4 +1,4 @@
-"""The report of one run: `report.md` and PNG figures from its `results.json`, and what it measured in training."""
+"""The report of one run: `report.md`, figures and `report.html` from its `results.json`, and what it measured in training."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,19 @@ from typing import Any
 
 from amalgam_tf import published
 from amalgam_tf.errors import UserError
-from amalgam_tf.report import dense, figures, generated, text
-from amalgam_tf.report.runs import BEFORE, RESULTS, headline_ap, kept_streams, rule_of, rule_text
+from amalgam_tf.report import dense, figures, generated, html, text
+from amalgam_tf.report.footnotes import Footnotes
+from amalgam_tf.report.runs import BEFORE, RESULTS, FinishedRun, headline_ap, kept_streams, rule_of, rule_text
 from amalgam_tf.report.text import number, percent
 from amalgam_tf.training import state
 
+REPORT = "report.md"
 TOP_K = {"C-P": "c_precision", "C-R": "c_recall", "C-F1": "c_f1", "O-P": "o_precision", "O-R": "o_recall", "O-F1": "o_f1"}
 MACRO_F1 = "macro_f1"  # mean of the classes' own F1; the paper may have printed it as C-F1 (spec A18)
 
 
 def write(workdir: Path) -> Path:
-    """Writes report.md and figures/ into a workdir that holds results.json; returns the report's path.
+    """Writes report.md, figures/ and report.html (both in one file) into a workdir that holds results.json; returns the path of report.md.
 
     Raises:
         UserError: no results.json, a published row that does not exist, or a damaged metrics.jsonl where one is needed.
@@ -24,7 +26,8 @@ def write(workdir: Path) -> Path:
     results = state.read_json(workdir / RESULTS)
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
-    lines = [f"# {results['method']}: {', '.join(results['tasks'])}", "", *_facts(results), "", "## Measured", "", *table(results), ""]
+    title = f"{results['method']}: {', '.join(results['tasks'])}"
+    lines = [f"# {title}", "", *_facts(results), "", "## Measured", "", *table(results), ""]
     if results["method"] in dense.METHODS:
         lines += dense.sections(results, measured_in_training(workdir), workdir)
     elif results["method"] != "teacher" and "test" in results:
@@ -42,17 +45,17 @@ def write(workdir: Path) -> Path:
             lines += ["![transfer losses](figures/transfer_losses.png)", ""]
     lines += [*_curve(results), "## Sizes", "", *_sizes(results), ""]
     if results["published_row"]:
-        beside = [f"Stands beside `{name}`: {row}" for name, row in published.rows(results["published_row"]).items()]
-        lines += ["## Published", "", *(line for text in beside for line in (text, ""))]
-    path = workdir / "report.md"
+        lines += ["## Published", "", *_published(results["published_row"])]
+    path = workdir / REPORT
     path.write_text("\n".join(lines), encoding="utf-8")
+    html.write([path], workdir / html.NAME, title=title, runs=[FinishedRun(str(workdir), results)], command=results["command"])
     return path
 
 
 def summary(workdir: Path) -> str:
     """What the terminal shows when a run is done: the table and where things are."""
     results = state.read_json(workdir / RESULTS)
-    places = [f"results  {workdir / RESULTS}", f"report   {workdir / 'report.md'}"]
+    places = [f"results  {workdir / RESULTS}", f"report   {workdir / html.NAME} (as text: {REPORT})"]
     return "\n".join([*table(results), "", *places])
 
 
@@ -77,6 +80,14 @@ def measured_in_training(workdir: Path) -> list[dict[str, Any]]:
         return [dict(json.loads(line)) for line in lines]
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} holds a row that is no JSON object ({error}): remove that row") from error
+
+
+def _published(references: str) -> list[str]:
+    """The rows that the run stands beside, as printed, and what their reader must know."""
+    notes, lines = Footnotes(), []
+    for name, row in published.rows(references).items():
+        lines += [f"Stands beside `{name}`:{notes.of(published.notes_of(name))}", "", *text.table(list(row), [list(row.values())]), ""]
+    return [*lines, *notes.lines()]
 
 
 def _trivial(row: dict[str, Any]) -> float | None:

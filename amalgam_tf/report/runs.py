@@ -46,6 +46,18 @@ class FinishedRun:
         """What it was measured on, e.g. `voc2012/val (390 images)`."""
         return f"{self.results['test']['data']} ({self.results['test']['images']} images)"
 
+    @property
+    def workdir(self) -> Path | None:
+        """Where its other files lie; None for a results file by another name: its folder may hold several, and files of another run."""
+        place = Path(self.name)
+        return place if place.is_dir() else place.parent if place.name == RESULTS else None
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """Of the command that made it: `config.seed` -> `1`; `config` is the experiment's file and argument."""
+        words = shlex.split(self.results.get("command", ""))
+        return dict(w.removeprefix("--").split("=", 1) for w in words if w.startswith("--") and "=" in w)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -127,10 +139,14 @@ def read(places: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
             raise UserError(f"--runs: nothing matches {place!r}: give workdirs, results.json files, or a pattern in quotes")
         files = {m: Path(m) / RESULTS if Path(m).is_dir() else Path(m) for m in matched}
         finished = {m: f for m, f in files.items() if f.is_file() and f.suffix == ".json"} if glob.has_magic(place) else files
-        if left := sorted(files.keys() - finished.keys()):
+        above = {parent for f in finished.values() for parent in f.parents[1:]}  # of runs further down, in a pattern with **
+        if left := sorted(m for m in files.keys() - finished.keys() if Path(m) not in above):
             notes.append(f"left out, no {RESULTS} there: {', '.join(left)}")
+        if glob.has_magic(place) and (blind := [m for m, f in finished.items() if _without_test(state.read_json(f))]):
+            notes.append(f"left out, measured on no test image: {', '.join(blind)}")
+            finished = {m: f for m, f in finished.items() if m not in blind}
         if not finished:
-            raise UserError(f"--runs: nothing that matches {place!r} holds a {RESULTS}: wait until the runs have finished")
+            raise UserError(f"--runs: nothing that matches {place!r} holds a {RESULTS} of test images: wait until the runs have finished")
         for name, file in finished.items():
             found.setdefault(file.resolve(), _read_one(name, file))
     if not found:
@@ -142,7 +158,7 @@ def _inside_run(path: Path) -> bool:
     """Whether a pattern reached into a workdir, finished or not: its config.json, cards and checkpoints are no runs, and need no note."""
     if path.name == RESULTS or (path / RESULTS).is_file():
         return False
-    return path.name == CARD or any((path.parent / name).is_file() for name in (RESULTS, CONFIG))
+    return path.name == CARD or any((parent / name).is_file() for parent in path.parents for name in (RESULTS, CONFIG))
 
 
 def _read_one(name: str, file: Path) -> FinishedRun:
@@ -152,12 +168,19 @@ def _read_one(name: str, file: Path) -> FinishedRun:
         raise UserError(f"--runs: there is no run at {name}: give a workdir or its {RESULTS}")
     results = state.read_json(file)
     state.check_format(results, file)
+    if _without_test(results):
+        raise UserError(f"--runs: {file} was measured on no test image (evaluate_on=''): leave it out")
     if missing := [k for k in ("method", "seed", "tasks", "test", "sizes") if k not in results]:
         raise UserError(f"--runs: {file} has no {', '.join(missing)}: it is not the {RESULTS} of a run")
     if file.name != RESULTS:  # the folder may hold several, and what lies beside it would be of another run
         return FinishedRun(name, results)
     scores, config = file.with_name(SCORES), file.with_name(CONFIG)
     return FinishedRun(name, results, scores if scores.is_file() else None, state.read_json(config) if config.is_file() else None)
+
+
+def _without_test(results: Mapping[str, Any]) -> bool:
+    """Whether these are the results of a run without images that looked at none for its numbers either."""
+    return "agreement" in results and "test" not in results
 
 
 # -- what a results file says ------------------------------------------------------------------------------------------
@@ -293,6 +316,13 @@ def groups(runs: Sequence[FinishedRun]) -> tuple[list[Group], list[str]]:
     return _told_apart(found), notes
 
 
+def named(members: Sequence[FinishedRun], label: str) -> tuple[list[Group], list[str]]:
+    """`groups` of runs of one method that are told apart by more than the results say, under the label they share."""
+    found, notes = groups(members)
+    plain = label_of(members[0].results)
+    return [Group(label + g.label.removeprefix(plain), g.runs) for g in found], [label + n.removeprefix(plain) for n in notes]
+
+
 def _told_apart(found: Sequence[Group]) -> list[Group]:
     """Experiments of one label list that would be called alike (they differ in the pool, say) get a run's name."""
     alike: dict[tuple, list[Group]] = {}
@@ -349,7 +379,7 @@ def merged(named: Mapping[str, Mapping[int, Network]]) -> dict[str, dict[int, Ne
     lines: dict[str, dict[int, Network]] = {}
     for label, networks in named.items():
         if networks:
-            same = (m for m in lines.values() if all(_alike(m[s], networks[s]) for s in m.keys() & networks.keys()))
+            same = (m for m in lines.values() if all(alike(m[s], networks[s]) for s in m.keys() & networks.keys()))
             line = next(same, None)
             if line is None:
                 line = lines.setdefault(label, {})
@@ -357,7 +387,7 @@ def merged(named: Mapping[str, Mapping[int, Network]]) -> dict[str, dict[int, Ne
     return lines
 
 
-def _alike(a: Network, b: Network) -> bool:
+def alike(a: Network, b: Network) -> bool:
     if a.per_task.keys() != b.per_task.keys() or a.parameters != b.parameters:
         return False
     pairs = [(row, b.per_task[task], "ap_all" if row.get("ap_all") is not None else "accuracy") for task, row in a.per_task.items()]

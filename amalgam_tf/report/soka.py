@@ -6,12 +6,12 @@ beside the same ratios of our paper-style columns. Our own tables are of standar
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-import shlex
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from amalgam_tf import choice, published
 from amalgam_tf.report import dense, runs, text
+from amalgam_tf.report.footnotes import Footnotes
 from amalgam_tf.report.paper import printed_number
 from amalgam_tf.report.runs import STUDENT, FinishedRun, Group
 
@@ -59,28 +59,6 @@ ROWS = {  # table -> its row -> our variant
     "soka_table4": {"w/o auxiliary": "no_auxiliary", "vanishing point": "weak", "keypoint3d": "strong"},
     "soka_table5": {"KD": "kd", "KD+MIA": "kd_mia", "KD+MIA+ACCT": OURS},
 }
-REMARKS = {  # where the paper contradicts itself
-    "soka_table1": [
-        "Depth with edge2d has d1.25 0.6581 here and 0.6176 in tables 3 and 4, which show the same student.",
-        "The text counts five pairs and lists six.",
-    ],
-    "soka_table2": [
-        "The paper's text does not tell which number belongs to which row. They fit the floats of a checkpoint of the task bank's network "
-        "(recomputed: weights and two slots of Adam each) and are no sizes of networks (network only).",
-        "MIA, printed: student less MTL, 0.01 to 0.03 by rounding; in floats of a checkpoint, so a third of it are weights.",
-    ],
-    "soka_table3": ["`?`: cells that are missing in the paper's text.", "dMTL and GradNorm are trained on the true maps."],
-    "soka_table4": [
-        "The caption says depth and normals; columns and numbers are those of depth and edge2d.",
-        "Edge rmse of the whole method is 6.70 here and 6.40 in tables 1, 3 and 5; edge d1.25^3 0.7981 here and 0.7855 in tables 3 and 5.",
-        "Vanishing point and keypoint3d are the paper's weak and strong auxiliary teachers; ours are those of the lowest and the highest "
-        "similarity in the pool at hand.",
-    ],
-    "soka_table5": [
-        "KD shares depth rmse 10.26, depth rel 1.23 and edge rmse 7.83 with `w/o auxiliary` of table 4, but not the rest: edge d1.25 is "
-        "0.2002 here and 0.4002 there, and 0.5295 stands under d1.25^3 here and under d1.25^2 there.",
-    ],
-}
 
 
 # -- which run is what ------------------------------------------------------------------------------------------------
@@ -102,10 +80,9 @@ def rate_of(run: FinishedRun) -> float:
     """Learning rate of the task weights, by config.json; without it (only results were kept) by the command."""
     if run.config is not None:
         return float(run.config["gradnorm"]["optimizer"]["learning_rate"])
-    flags = dict(w.removeprefix("--").split("=", 1) for w in shlex.split(run.results.get("command", "")) if w.startswith("--") and "=" in w)
-    if given := flags.get("config.gradnorm.optimizer.learning_rate"):
+    if given := run.flags.get("config.gradnorm.optimizer.learning_rate"):
         return float(given)
-    return FAST if "fast_weights" in flags.get("config", "").partition(":")[2].split(",") else RATE
+    return FAST if "fast_weights" in run.flags.get("config", "").partition(":")[2].split(",") else RATE
 
 
 @dataclass(frozen=True)
@@ -176,9 +153,9 @@ def pairs(found: Sequence[FinishedRun]) -> tuple[list[Pair], list[str]]:
     for by_variant in by_tasks.values():
         groups: list[Group] = []
         for variant, members in by_variant.items():
-            own, said = runs.groups(members)
-            groups += [replace(g, label=variant + g.label.removeprefix(METHOD)) for g in own]
-            notes += [f"{variant}{s.removeprefix(METHOD)}" for s in said]
+            own, said = runs.named(members, variant)
+            groups += own
+            notes += said
         order = [*VARIANTS, *by_variant]
         made.append(Pair(tuple(sorted(groups, key=lambda g: order.index(g.label) if g.label in order else len(order)))))
         notes += [*_same_runs(made[-1]), *_poor_teachers(made[-1])]
@@ -255,12 +232,15 @@ def printed_ratio(cell: str, teacher: str, digits: int = 3) -> str:
 
 def printed_in_table_1(tasks: Sequence[str], task: str) -> dict[str, str]:
     """Column of table 1 -> printed ratio student / teacher; all `-` for a pair that is not in the table."""
-    rows = {(r["model"], r["task"]): r for r in published.table("soka_table1")}
-    others = [t for t in tasks if t != task]
-    here = PAPER.get(task)
-    there = PAPER.get(others[0]) if len(others) == 1 else None
-    row = rows.get((f"{here[0]}-{there[0]}", here[1])) if here and there else None
-    return {c: printed_ratio(row[c], rows["teacher", here[1]][c]) if row else text.NOTHING for c in TABLE_1}
+    rows = {f"{r['model']}/{r['task']}": r for r in published.table("soka_table1")}
+    row = rows.get(_row_of_table_1(tasks, task))
+    return {c: printed_ratio(row[c], rows[f"teacher/{row['task']}"][c]) if row else text.NOTHING for c in TABLE_1}
+
+
+def _row_of_table_1(tasks: Sequence[str], task: str) -> str:
+    """`depth-edge2d/Depth`, whether it is printed or not; "" of what is no pair of the paper's tasks."""
+    here, others = PAPER.get(task), [PAPER.get(t) for t in tasks if t != task]
+    return f"{here[0]}-{others[0][0]}/{here[1]}" if here and len(others) == 1 and others[0] else ""
 
 
 class Line(NamedTuple):
@@ -298,14 +278,15 @@ def table_1(found: Sequence[Pair]) -> list[str]:
     return text.table(["pair", "task", "metric", "seeds", "teacher", "student", *TRIVIAL, "student / teacher"], rows) if rows else []
 
 
-def table_1_ratios(found: Sequence[Pair]) -> list[str]:
+def table_1_ratios(found: Sequence[Pair], notes: Footnotes) -> list[str]:
     """Student / teacher in the paper-style columns, ours beside the printed ones."""
     rows = []
     for pair in found:
         own = pair.runs(OURS)
         for task in pair.tasks if own else ():
             printed = printed_in_table_1(pair.tasks, task)
-            beside = [cell for c in TABLE_1 for cell in (text.spread(ratios(own, task, f"paper_{c}")), printed[c])]
+            marked = {c: cell + notes.mark("soka_table1", _row_of_table_1(pair.tasks, task), c) for c, cell in printed.items()}
+            beside = [cell for c in TABLE_1 for cell in (text.spread(ratios(own, task, f"paper_{c}")), marked[c])]
             rows.append([pair.name, task, *beside])
     return text.table(["pair", "task", *(cell for c in TABLE_1 for cell in (c, "published"))], rows) if rows else []
 
@@ -356,13 +337,14 @@ def variant_table(pair: Pair) -> list[str]:
     return text.table(["network", "seeds", *(f"{SHORT.get(t, t)} {head(m)}" for t, m in columns)], rows)
 
 
-def ratio_table(found: Iterable[Line]) -> list[str]:
+def ratio_table(table: str, found: Iterable[Line], notes: Footnotes) -> list[str]:
     """Of table 3, 4 or 5: two lines a row, ours and the printed one, both over their teacher."""
     rows, columns = [], []
     for line in found:
         columns, count = list(line.ours), max((len(v) for v in line.ours.values()), default=0)
         rows.append([line.row, f"{line.called}, {count} seed{'s' * (count != 1)}", *(text.spread(v) for v in line.ours.values())])
-        rows.append(["", "published", *line.printed.values()])
+        printed = (cell + notes.mark(table, line.row, c) for c, cell in line.printed.items())
+        rows.append(["", f"published{notes.mark(table, line.row)}", *printed])
     return text.table(["row", "student / teacher", *columns], rows)
 
 

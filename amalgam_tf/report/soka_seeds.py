@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from amalgam_tf.report import dense, dense_figures, run, runs, seeds, soka, soka_claims, soka_figures, text
-from amalgam_tf.report.runs import RESULTS, STUDENT, FinishedRun, Group
+from amalgam_tf.report.footnotes import Footnotes
+from amalgam_tf.report.runs import STUDENT, FinishedRun, Group
 from amalgam_tf.report.soka import ERROR, NAMED, OURS, TEACHERS, TRIVIAL, Pair
 from amalgam_tf.report.soka_claims import CHANGE, CLAIMS, EVERY_SEED, MARGIN, OVER_TASKS
 
@@ -101,30 +102,27 @@ def _not_run(made: Sequence[Pair]) -> list[str]:
 
 # -- tables -----------------------------------------------------------------------------------------------------------
 def _said_tables(made: Sequence[Pair]) -> list[str]:
-    said = []
+    said, notes = [], Footnotes()
     if rows := soka.table_1(made):
         said += ["## Table 1: teachers and students", "", *rows, ""]
         said += [
-            "Student / teacher in the paper-style columns, and the same ratio of the printed numbers:",
+            f"Student / teacher in the paper-style columns, and the same ratio of the printed numbers:{notes.mark('soka_table1')}",
             "",
-            *soka.table_1_ratios(made),
+            *soka.table_1_ratios(made, notes),
             "",
         ]
-        said += _remarks("soka_table1")
-        said += ["## Table 2: sizes", "", "All scalars of the networks, batch-norm statistics included.", "", *soka.table_2(made), ""]
-        said += _remarks("soka_table2")
+        marks = notes.mark("soka_table2") + notes.mark("soka_table2", "student")
+        how = f"All scalars of the networks, batch-norm statistics included.{marks}"
+        said += ["## Table 2: sizes", "", how, "", *soka.table_2(made), ""]
     for pair in made:
         if pair.variants != [OURS]:
             said += [f"## Variants of {pair.name}", "", *soka.variant_table(pair), ""]
     for pair in (p for p in made if p.name == NAMED):
         for table in soka.ROWS:
-            how = "Paper-style columns over those of the teacher; printed: over the teacher of table 4."
-            said += [f"## Table {table[-1]}: {NAMED}", "", how, "", *soka.ratio_table(soka.lines_of(table, pair)), "", *_remarks(table)]
-    return said
-
-
-def _remarks(table: str) -> list[str]:
-    return [*(f"* {remark}" for remark in soka.REMARKS[table]), ""]
+            how = f"Paper-style columns over those of the teacher; printed: over the teacher of table 4.{notes.mark(table)}"
+            rows = soka.ratio_table(table, soka.lines_of(table, pair), notes)
+            said += [f"## Table {table[-1]}: {NAMED}", "", how, "", *rows, ""]
+    return [*said, *notes.lines()]
 
 
 def _write_csv(made: Sequence[Pair], path: Path) -> Path:
@@ -207,9 +205,8 @@ def weight_curve(finished: FinishedRun, tasks: Sequence[str]) -> dict[int, float
     Raises:
         UserError: a damaged metrics.jsonl.
     """
-    place = Path(finished.name)
-    if place.is_file() and place.name != RESULTS:
-        return {}  # the folder may hold several, and what lies beside it would be of another run
-    rows = run.measured_in_training(place.parent if place.is_file() else place)
+    if not finished.workdir:
+        return {}
+    rows = run.measured_in_training(finished.workdir)
     first, second = (dict(zip(*dense_figures.over_steps(rows, "weight/").get(t, ((), ())), strict=True)) for t in tasks[:2])
     return {step: first[step] / second[step] for step in first if second.get(step)}

@@ -8,6 +8,7 @@ import statistics
 from amalgam_tf.errors import UserError
 
 NOTHING = "-"
+TWO_KINDS = "differences compare two"  # what a report says where a sign is neither better nor worse: pages then mark none
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -15,6 +16,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
     lines = [head, ["-" * w for w in widths], *rows]
     return ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in lines]
+
+
+def title(report: Path) -> str:
+    """The heading that a report of ours begins with; the file's name of one without."""
+    first = report.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# ") else report.stem
 
 
 def number(value: float | None) -> str:

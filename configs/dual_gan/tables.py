@@ -89,7 +89,7 @@ def _method(row: str, command: str, entries: dict, weights: str):
         config.granularity, config.curve = "stage", False
         return config
     if row == "dafl":
-        config = common_generated.dafl(command, entries, weights)
+        config = common_generated.literal(common_generated.dafl(command, entries, weights))
         config.gen.steps = 15000  # as many images as the generator, blocks and fine-tuning of `ours`
     else:
         config = common_generated.paper_dual_gan(common_generated.dual_gan(command, entries, weights))

@@ -12,7 +12,7 @@ import time
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BINARIES = ("train", "evaluate", "export", "compare")
+BINARIES = ("train", "evaluate", "export", "compare", "reproduce")
 
 
 def call(binary, *flags):

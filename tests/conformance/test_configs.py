@@ -354,7 +354,9 @@ class TestDualGan:
             "minus_logit": ("dis", "minus_logit"),
             "off": ("gamma", 0.0),
             "bernoulli": ("ie", "bernoulli"),
-            "bn_stat": ("bn_stat", 1.0),
+            "no_bn_stat": ("bn_stat", 0.0),
+            "probability": ("pseudo", "probability"),
+            "literal": ("oh", 1.0),
             "plain": ("groups", 1),
         }.items():
             ours, config = (load_config(f"configs/dual_gan/part.py:scenes,{w}") for w in ("ours", word))

@@ -43,7 +43,7 @@ def test_binary_writes_tables_and_figures(tmp_path):
     fakes.save(tmp_path / "own", fakes.student(0.9))
     done = call(f"--runs={tmp_path}/voc*,{tmp_path}/pair,{tmp_path}/own/results.json", f"--output={tmp_path}/out", "--resamples=10")
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = {"afk_table1.md", "afk_table1.csv", "afk_fig3.md", "afk_fig3.csv", "afk_fig3.png"}
+    expected = {"afk_table1.md", "afk_table1.csv", "afk_fig3.md", "afk_fig3.csv", "afk_fig3.png", "report.html"}
     expected |= {f"summary_voc2012-val{end}" for end in (".md", ".csv", "_pareto.png", "_blocks.png", "_curve.png")}
     assert names(tmp_path / "out") == expected
     with open(tmp_path / "out" / "afk_table1.csv", newline="") as file:
@@ -104,7 +104,7 @@ def test_teachers_of_published_rows_make_no_summary(tmp_path):
     for name, own in POOL.items():
         fakes.save(tmp_path / "runs" / name, fakes.teacher(0.9, own, data="voc2007/test", images=4952))
     compare(tmp_path)
-    assert names(tmp_path / "out") == {"afk_table1.md", "afk_table1.csv"}
+    assert names(tmp_path / "out") == {"afk_table1.md", "afk_table1.csv", "report.html"}
 
 
 def test_another_test_set_is_noted(tmp_path):
@@ -117,7 +117,7 @@ def test_one_table_only(tmp_path):
     fakes.save(tmp_path / "runs" / "b", voc2007(row="afk_table2/TargetRes50", data="voc2012/val", images=5823))
     fakes.save(tmp_path / "runs" / "c", fakes.student(0.9))
     compare(tmp_path, table="afk_table2")
-    assert names(tmp_path / "out") == {"afk_table2.md", "afk_table2.csv"}
+    assert names(tmp_path / "out") == {"afk_table2.md", "afk_table2.csv", "report.html"}
     with pytest.raises(UserError, match=r"--table=afk_table3: no run names a row of it; .*: afk_table1/TargetRes50, .*, none"):
         compare(tmp_path, table="afk_table3")
 

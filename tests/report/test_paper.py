@@ -208,7 +208,9 @@ class TestTopK:
         assert strict.measured == pytest.approx((33, 43)) and strict.published == ""
         assert pick(cells, column="macro-F1", metric="top_k_threshold").published == ""
         text = "\n".join(paper.markdown("afk_table3", groups, cells, "accuracy", []))
-        assert re.search(r"\| O-P +\| 58\.0 \[53\.0\.\.63\.0\] \| 83\.9 +\| -25\.9 +\| 38\.0 \[33\.0\.\.43\.0\] \|", text)
+        assert re.search(r"\| O-P +\| 58\.0 \[53\.0\.\.63\.0\] \| 83\.9\[\^afk-top3\] +\| -25\.9 +\| 38\.0 \[33\.0\.\.43\.0\] \|", text)
+        assert "69.4[^afk-f1]" in text and text.count("harmonic mean of the printed") == 1  # and no note where none belongs:
+        assert re.search(r"\| C-P +\| [^|]+\| 79\.8 +\|", text)
 
     def test_files_without_top_k_leave_empty_cells(self):
         results = self.results(0.5)

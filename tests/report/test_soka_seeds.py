@@ -47,7 +47,7 @@ class TestWrite:
             fakes.save(tmp_path / "runs" / f"seed{seed}" / DEPTH, taught)
         said = report.compare([str(tmp_path / "runs" / "seed*" / "*")], tmp_path / "out", resamples=20)
         ends = (".md", ".csv", "_claims.csv", "_variants.png", "_weights.png")
-        assert {f.name for f in (tmp_path / "out").iterdir()} == {f"summary_soka{end}" for end in ends}
+        assert {f.name for f in (tmp_path / "out").iterdir()} == {"report.html", *(f"summary_soka{end}" for end in ends)}
         written = (tmp_path / "out" / "summary_soka.md").read_text()
         assert written in said
         for part in (
@@ -88,7 +88,11 @@ class TestWrite:
     def test_missing_variants_leave_gaps(self, tmp_path):
         experiment(tmp_path / "runs", seeds=(0,), names=("kd_mia",))
         report.compare([str(tmp_path / "runs" / "*" / "*")], tmp_path / "out", resamples=5)
-        assert {f.name for f in (tmp_path / "out").iterdir()} == {"summary_soka.md", "summary_soka.csv"}  # nothing to compare or draw
+        assert {f.name for f in (tmp_path / "out").iterdir()} == {
+            "summary_soka.md",
+            "summary_soka.csv",
+            "report.html",
+        }  # nothing to compare or draw
         written = (tmp_path / "out" / "summary_soka.md").read_text()
         assert "## Table 1" not in written and re.search(r"KD\+MIA +\| kd_mia, 1 seed  +\| \d", written)
 

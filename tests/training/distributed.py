@@ -1,10 +1,12 @@
-"""`distributed.py one|mirrored net|balance|student FOLDER`: on one device or on two logical CPUs (run by test_mirrored.py in its process).
+"""`distributed.py one|mirrored net|balance|generated|student FOLDER`: on one device or on two logical CPUs (run by test_mirrored.py in its
+process).
 
-`net` trains a small net, `balance` SOKA's task weights alone, `student` a pool of teachers and its student by a config. The nets are
-test_multi_worker.py's too.
+`net` trains a small net, `balance` SOKA's task weights alone, `generated` all of Dual-GAN, `student` a pool of teachers and its student by
+a config. The nets are test_multi_worker.py's too.
 """
 
 from dataclasses import replace
+import json
 from pathlib import Path
 import sys
 
@@ -14,11 +16,12 @@ import tensorflow as tf
 
 from amalgam_tf import amalgamation, methods, models
 from amalgam_tf.data.pipeline import Batches
-from amalgam_tf.methods import soka
+from amalgam_tf.methods import dual_gan, soka
 from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.training import strategies
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import Phase, Update
+from configs import common_generated
 from tests.methods import helpers
 
 
@@ -73,6 +76,23 @@ def balance(strategy: tf.distribute.Strategy, folder: Path) -> None:
     np.savez(folder / "weights.npz", task_weights=parts.weights.numpy())
 
 
+def generated(strategy: tf.distribute.Strategy, folder: Path) -> None:
+    """Dual-GAN in two groups, every phase some steps: SGD, so that round-off stays what it is."""
+    config = common_generated.dual_gan("test", helpers.save_pool(folder / "pool", {"A": ("sphere", "box", "cone")}))
+    config.evaluate_on, config.log_every_steps, config.collapse.positives = "", 1, 0.0
+    config.gen.update(dict(steps=4, batch_size=8, look_steps=0, z_dim=8, groups=2, bn_stat=1.0))
+    config.block.update(dict(steps=3, batch_size=8))
+    config.finetune.update(dict(steps=3, batch_size=8, look_steps=0))
+    config.generated.held_out_images = 64
+    for section in (config.gen, config.block, config.finetune):
+        section.optimizer.update(dict(name="sgd", learning_rate=0.01))
+    with strategy.scope(), Run(folder / "run", config.to_dict()) as run:
+        results = dual_gan.train(config, run)
+        values = {k.replace("/", "|"): v.numpy() for k, v in run.checkpoints.variables.items()}
+    np.savez(folder / "weights.npz", **values)
+    (folder / "results.json").write_text(json.dumps(results))
+
+
 def main(mode: str, what: str, folder: Path) -> None:
     if mode == "mirrored":
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -81,8 +101,8 @@ def main(mode: str, what: str, folder: Path) -> None:
     if what == "student":
         methods.run(methods.load_config("configs/quickstart.py:student,smoke"), folder / "run", mode)
         return
-    if what == "balance":
-        balance(strategy, folder)
+    if what in ("balance", "generated"):
+        {"balance": balance, "generated": generated}[what](strategy, folder)
         return
     with strategy.scope(), Run(folder / "run", {"log_every_steps": 2}) as run:
         net, loss = resnet(synchronized=mode == "mirrored")

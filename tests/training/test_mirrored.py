@@ -33,6 +33,23 @@ def test_two_logical_devices_balance_tasks_like_one(tmp_path):
     assert weights.sum() == pytest.approx(1) and abs(weights[0] - 0.5) > 1e-3
 
 
+def test_two_logical_devices_generate_like_one(tmp_path):
+    """Dual-GAN, all of it: entropies and batch-norm statistics are the global batch's, codes are shared out, choices are the same."""
+    one, two = distributed("generated", tmp_path)
+    assert_same_rows(one / "run", two / "run", rtol=1e-4)
+    rows = [json.loads(line) for line in (one / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(r["phase"] for r in rows)) == ["generator", "block/b2", "block/b3", "finetune"]
+    weights, others = (np.load(folder / "weights.npz") for folder in (one, two))
+    assert {name.partition("|")[0] for name in weights.files} == {"generator", "gate", "student", "filter", "tail"}
+    for name in weights.files:
+        np.testing.assert_allclose(weights[name], others[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    mine, theirs = (state.read_json(folder / "results.json") for folder in (one, two))
+    assert mine["branches"] == theirs["branches"] and mine["labels"] == theirs["labels"]
+    for block, each in mine["block_losses"].items():
+        for stream, terms in each.items():
+            assert terms["loss"] == pytest.approx(theirs["block_losses"][block][stream]["loss"], rel=1e-3)
+
+
 @pytest.mark.whole
 def test_two_logical_devices_amalgamate_like_one(tmp_path):
     """A pool of teachers and its student: the same losses (Adam carries round-off on into the weights), and the same choices."""
