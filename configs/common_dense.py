@@ -42,6 +42,7 @@ VARIANTS = {
     "equal": {"weights": "equal"},
     "weighted": {"collaboration.weighted": True},
     "fast_weights": {"gradnorm.optimizer.learning_rate": 1e-3},
+    "printed_mia": {"mia.norm": "none"},
     "dmtl": {**_JOINT, "weights": "equal", "mia.use": False, "supervised": True},
     "gradnorm": {**_JOINT, "mia.use": False, "supervised": True},
 }
@@ -139,7 +140,7 @@ def soka(command: str, teachers: dict[str, dict[str, str]], tasks: str) -> Confi
         dict(
             use=True,
             kind="channel",  # channel, element, matmul, mean (S2)
-            norm="none",  # none, softmax_w, unit_rows (S2)
+            norm="softmax_w",  # softmax_w, unit_rows; none, as printed, may shrink to nothing (S2)
             rep="mse",  # mse, l2norm_mse, sp (S3)
             taps="",  # blocks of the encoder, comma-separated; "": the third, and the last
         )

@@ -22,7 +22,7 @@ _ONLY = flags.DEFINE_string("only", "", "only runs whose workdir contains this")
 
 SEEDS = (0, 1, 2)
 HEADLINE = ("", "kd", "kd_mia", "no_auxiliary", "dmtl", "gradnorm")  # tables 3 and 5
-FURTHER = ("weak", "strong", "equal", "weighted", "fast_weights")  # table 4, S6, figure 5
+FURTHER = ("weak", "strong", "printed_mia", "equal", "weighted", "fast_weights")  # table 4, S2, S6, figure 5
 PAIRS = ("edge2d-normal", "depth-normal", "depth-edge3d", "edge2d-edge3d", "edge3d-normal")  # the rest of table 1
 SCENE_TASKS = ("depth_zbuffer", "edge_texture", "normal", "edge_occlusion", "keypoints2d")
 RGBD_TASKS = ("depth_zbuffer", "normal", "edge_occlusion")

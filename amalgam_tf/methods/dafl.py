@@ -24,8 +24,8 @@ Choices (ids of the project's spec)
          `gen.bn_eps=0.8`.
     G15  G: Adam 1e-3 (0.5, 0.999), batches of 64, as for Dual-GAN; the authors' 0.02 to 0.2 are for batches of 512 and more.
     `gen.steps` is all there is: set it so that as many images are made as by the run beside it.
-    Not the paper's, off by default: `gen.bn_stat` (as in Dual-GAN), and `gen.adv`, which weighs minus the distance between the
-    logits of teachers and student on the generator's images.
+    Not the paper's: `gen.bn_stat` and `gen.pseudo=at_least_one` (as in Dual-GAN), and, off by default, `gen.adv`, which weighs minus
+    the distance between the logits of teachers and student on the generator's images.
 """
 
 from collections.abc import Mapping

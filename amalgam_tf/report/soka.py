@@ -23,7 +23,7 @@ _WHOLE = {
     "supervised": False,
     "schedule": "acct",
     "weights": "gradnorm",
-    "mia": "channel",
+    "mia": "channel,softmax_w",
     "auxiliary": "auto",
     "weighted_collaboration": False,
     "rate": RATE,
@@ -39,6 +39,7 @@ VARIANTS = {  # what differs from the whole method; in the order of the tables
     "equal": {"weights": "equal"},
     "weighted": {"weighted_collaboration": True},
     "fast_weights": {"rate": FAST},
+    "printed_mia": {"mia": "channel"},
     "dmtl": {**_JOINT, "mia": "", "supervised": True},
     "gradnorm": {**_JOINT, "mia": "", "supervised": True, "weights": "gradnorm"},
 }

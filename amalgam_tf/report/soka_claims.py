@@ -58,6 +58,7 @@ CLAIMS = (
     Claim("the student is on par with its teachers", PAR, OURS, TEACHERS),
     Claim("the whole method helps", BETTER, OURS, "kd"),
     Claim("MIA helps", BETTER, "kd_mia", "kd"),
+    Claim("features aggregated as printed (S2) do as well", PAR, "printed_mia", OURS),
     Claim("ACCT helps", BETTER, OURS, "kd_mia"),
     Claim("ACCT helps, at equal task weights", BETTER, "equal", "kd_mia"),  # nothing but the schedule differs
     Claim("ACCT helps, and needs no auxiliary teacher", BETTER, "no_auxiliary", "kd_mia"),

@@ -23,7 +23,7 @@ SHAPE = Task("shape", kind="category", labels=data.scenes.SHAPES, head="softmax"
 
 
 def config_for(teachers, **changes):
-    config = common_generated.dafl("test", teachers)
+    config = common_generated.literal(common_generated.dafl("test", teachers))
     config.data.update({"reader": "voc", "root": "nowhere"})
     config.evaluate_on = ""
     config.gen.update({"steps": 3, "batch_size": 8, "look_steps": 0, "z_dim": 8, "width": 0.25})

@@ -27,8 +27,8 @@ POOL = {"A": ("sphere", "box"), "B": ("cone", "torus", "slab")}
 
 
 def config_for(teachers, make=common_generated.dual_gan, tasks="*", **changes):
-    """A run of a few steps whose images nobody has: its data section names a folder that is not there."""
-    config = make("test", teachers)
+    """A run of a few steps, with the paper's own losses, whose images nobody has: its data section names a folder that is not there."""
+    config = common_generated.literal(make("test", teachers))
     config.data.update({"reader": "voc", "root": "nowhere"})
     config.tasks, config.evaluate_on = tasks, ""
     config.gen.update({"steps": 3, "batch_size": 8, "look_steps": 2, "z_dim": 8})

@@ -21,6 +21,7 @@ SETTINGS = {  # of configs/common_dense.py: what a run of each variant says of i
     "equal": {"weights": "equal"},
     "weighted": {"weighted_collaboration": True},
     "fast_weights": {},
+    "printed_mia": {"mia": "channel"},
     "dmtl": {**JOINT, "mia": "", "supervised": True},
     "gradnorm": {**JOINT, "mia": "", "supervised": True, "weights": "gradnorm"},
 }
@@ -56,7 +57,7 @@ def run(student, *, taught=0.1, tasks=PAIR, variant="ours", seed=0, auxiliary=No
         data: name of the test part.
         more: of `fakes.common`.
     """
-    settings = {"supervised": False, "schedule": "acct", "weights": "gradnorm", "mia": "channel", "auxiliary": "auto"}
+    settings = {"supervised": False, "schedule": "acct", "weights": "gradnorm", "mia": "channel,softmax_w", "auxiliary": "auto"}
     settings |= {"weighted_collaboration": False, **SETTINGS[variant]}
     argument = ",".join(["depth-edge2d", *[variant] * (variant != "ours"), "scenes"])
     results = fakes.common("soka", seed=seed, data=data, images=n, **more)
