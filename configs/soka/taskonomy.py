@@ -11,8 +11,8 @@ Expected: see results/soka_scenes and results/soka_rgbd.
 
 Argument: a pair of tasks (default depth-edge2d; edge2d: edge_texture, edge3d: edge_occlusion), a variant, and `scenes` or `rgbd`. Variants:
 `no_auxiliary`, `strong` and `weak` (auxiliary teachers: none, and those of the highest and the lowest similarity), `kd` (soft losses alone,
-jointly), `kd_mia` (with L_A), `equal` (no GradNorm), `weighted` (S6), `fast_weights` (rate of the task weights 1e-3), `printed_mia` (features
-aggregated as printed, S2), `dmtl` and `gradnorm` (from the true maps).
+jointly), `kd_mia` (with L_A), `equal` (no GradNorm), `weighted` (S6), `fast_weights` (rate of the task weights 1e-3), `printed_mia`
+(features aggregated as printed, S2), `dmtl` and `gradnorm` (from the true maps).
 """
 
 from configs import common, common_dense
