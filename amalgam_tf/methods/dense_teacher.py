@@ -177,4 +177,5 @@ def training_phase(
         validate=lambda: dense.mean_over(held_out_loss, held_out, columns),
         validate_every_steps=batches.steps(1),
         keep_best=None if config.settle_epochs and not settle else "loss",  # before settling, held-out losses say little
+        start_counts=not settle,
     )

@@ -321,7 +321,7 @@ def cycle_phase(
     every = config.train.validate_every_steps or data.steps(1)
     steps = config.train.settle_steps if settle else config.train.steps
     best = None if config.train.settle_steps and not settle else "soft"  # before settling, held-out losses say little
-    return Phase(name, steps, data, updates, validate, validate_every_steps=every, keep_best=best)
+    return Phase(name, steps, data, updates, validate, validate_every_steps=every, keep_best=best, start_counts=not settle)
 
 
 def trained(

@@ -319,7 +319,7 @@ class Run:
         """Does the phase's remaining steps; returns whether Ctrl-C came too late to stop before its end."""
         begin, window, clock = self.progress.step, [], time.monotonic()
         batches = self._batches(phase, begin)
-        if phase.keep_best and begin == 0:
+        if phase.keep_best and phase.start_counts and begin == 0:
             self._validate(phase)  # training may only make it worse: the start is a candidate too
         with Interrupts() as interrupts:
             for done in range(begin + 1, phase.steps + 1):

@@ -66,6 +66,7 @@ class Phase:
         validate: optional `() -> measurements`, a pass over held-out data, every `validate_every_steps` and at the end.
         validate_every_steps: 0 for the end only.
         keep_best: name of a validation measurement; the phase ends with the weights that had its smallest value.
+        start_counts: whether those it starts with are a candidate.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Phase:
     validate: Callable[[], dict[str, float]] | None = None
     validate_every_steps: int = 0
     keep_best: str | None = None
+    start_counts: bool = True
     variables: list[keras.Variable] = field(init=False)
 
     def __post_init__(self):

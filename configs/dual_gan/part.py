@@ -54,7 +54,7 @@ WORDS = (*CHANGES, "dafl", "ka", "similar", "different", "noise", *NAMES)
 ARGUMENTS = tuple(
     f"{of},{row}" for of in TEACHERS for row in WORDS if (row in NAMES) <= (row in TEACHERS[of]) and (of == "scenes" or row not in CHANGES)
 ) + ("union,ours", "cifar10,ours", *(f"{of},{row}" for of in TEACHERS for row in ("literal", "dafl,literal")))
-GENERATOR_STEPS, BLOCK_STEPS, FINETUNE_STEPS = 1500, 600, 600
+GENERATOR_STEPS, BLOCK_STEPS, FINETUNE_STEPS = 1000, 400, 400
 
 
 def get_config(argument: str = ""):
@@ -118,7 +118,7 @@ def _method(row: str, command: str, entries: dict):
         config.gen.steps = GENERATOR_STEPS + (3 * BLOCK_STEPS + FINETUNE_STEPS) // 2
         config.generated.held_out_images = 2048
         return config
-    config = common_generated.dual_gan(command, entries, width=4.0)
+    config = common_generated.dual_gan(command, entries, width=2.0)
     config.gen.steps, config.block.steps, config.finetune.steps = GENERATOR_STEPS, BLOCK_STEPS, FINETUNE_STEPS
     config.generated.held_out_images = 2048
     config.update_from_flattened_dict(CHANGES[row])

@@ -407,6 +407,7 @@ class TestUpdates:
         setting = with_choices(setting, train__settle_steps=2)
         cycle, settle = (soka.cycle_phase(setting, parts, [1.0, 1.0], run, None, settle=s) for s in (False, True))
         assert (cycle.name, cycle.keep_best, settle.name, settle.keep_best, settle.steps) == ("cycle", None, "settle", "soft", 2)
+        assert cycle.start_counts and not settle.start_counts
         assert [u.name for u in settle.updates] == ["competition", "collaboration", "balance"]
         first, second = (optimizers.schedule(p.updates[0].optimizer, p.steps) for p in (cycle, settle))
         assert float(first(4)) == float(second(0)) == pytest.approx(1e-3 * (2 / 8) ** 0.9) and float(second(2)) == 0

@@ -190,6 +190,19 @@ class TestPhase:
             run.phase(phase(net, validate=lambda: {"loss": next(losses)}, validate_every_steps=2, keep_best="loss"))
         assert state.values_digest(net.named_variables("n")) == before
 
+    def test_a_start_that_does_not_count_is_no_candidate(self, tmp_path):
+        net, losses, seen = small_net(), iter([2.0, 3.0, 4.0]), []
+
+        def validate():
+            seen.append(state.values_digest(net.named_variables("n")))
+            return {"loss": next(losses)}
+
+        before = state.values_digest(net.named_variables("n"))
+        with Run(tmp_path, {}) as run:
+            run.track(net.named_variables("n"))
+            run.phase(phase(net, validate=validate, validate_every_steps=2, keep_best="loss", start_counts=False))
+        assert len(seen) == 3 and state.values_digest(net.named_variables("n")) == seen[0] != before
+
     def test_held_out_loss_that_is_not_finite_stops(self, tmp_path):
         net = small_net()
         with Run(tmp_path, {}) as run, pytest.raises(UserError, match="held-out loss is nan at step 6"):
