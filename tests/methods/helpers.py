@@ -171,7 +171,7 @@ def soka_config(teachers, tasks: str, **changes):
     """A SOKA experiment of a few steps on a few small scenes; dotted names change leaves."""
     entries = {name: t if isinstance(t, dict) else {"path": name, "config": ""} for name, t in teachers.items()}
     config = common_dense.soka("test", entries, tasks)
-    config.data = few_maps()
+    config.data, config.mia.norm = few_maps(), "none"  # the equations as printed
     config.init.steps, config.train.steps, config.train.batch_size, config.train.validate_every_steps = 2, 4, 6, 2
     config.log_every_steps, config.save_every_steps = 1, 2
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})

@@ -137,7 +137,15 @@ class TestPaper:
         head = soka.__doc__
         config = soka_config({"D": {}}, PAIR)
         settings = re.findall(r"`([a-z_.]+)=([A-Za-z_]+)`", head)
-        assert {k for k, _ in settings} == {"schedule", "weights", "mia.use", "supervised", "gradnorm.initial", "student.weights"}
+        assert {k for k, _ in settings} == {
+            "schedule",
+            "weights",
+            "mia.norm",
+            "mia.use",
+            "supervised",
+            "gradnorm.initial",
+            "student.weights",
+        }
         for key, value in settings:
             config.update_from_flattened_dict({key: value == "True" if value in ("True", "False") else value})
             soka.check_choices(config)

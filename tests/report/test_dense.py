@@ -72,7 +72,7 @@ class TestSections:
         rows = [{"total": t, "phase": "cycle", "step": t, "collaboration/soft/a": 1 / t, "balance/weight/a": 0.5} for t in (1, 2)]
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         written = self.report(tmp_path)
-        assert "* variant: schedule acct, weights gradnorm, mia channel, auxiliary auto" in written
+        assert "* variant: schedule acct, weights gradnorm, mia channel,softmax_w, auxiliary auto" in written
         assert "* auxiliary teacher: keypoints2d; MIA has 2064 weights" in written
         assert f"* task weights at the end: {DEPTH} 0.500, {EDGE} 0.500" in written
         assert f"* held-out soft losses: {DEPTH} 0.01000, {EDGE} 0.01000" in written
