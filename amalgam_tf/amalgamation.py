@@ -21,8 +21,8 @@ from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError, one_of
 from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.models.folding import folded
-from amalgam_tf.tasks import Task
-from amalgam_tf.teachers import Outputs, Pool, Stream, Student, Teacher, columns, entries, foreign_data, in_blocks, in_precision, resolved
+from amalgam_tf.tasks import Task, entries, resolved
+from amalgam_tf.teachers import Outputs, Pool, Stream, Student, Teacher, columns, foreign_data, in_blocks, in_precision
 from amalgam_tf.training.loop import Run
 
 StreamLogits = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # uint8-valued float images -> stream -> logits [batch, outputs]

@@ -21,8 +21,6 @@ from amalgam_tf.errors import UserError
 from amalgam_tf.models import adapters as _registered  # noqa: F401  a saved student holds its layers
 from amalgam_tf.models.blocks import BlockNet, policies, rebuilt, safe_name
 from amalgam_tf.tasks import EVERYTHING, Task, Wanted, is_name
-from amalgam_tf.tasks import entries as entries  # also found here
-from amalgam_tf.tasks import resolved as resolved
 from amalgam_tf.training import state
 
 _RESERVED = ("student", "student_before_finetune", "teacher", "data", "images", "skipped", "truth")  # names in results, scores and folders

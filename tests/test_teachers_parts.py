@@ -7,8 +7,8 @@ import pytest
 from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError
 from amalgam_tf.models.blocks import BlockNet
-from amalgam_tf.tasks import Task, parse
-from amalgam_tf.teachers import Pool, Teacher, entries
+from amalgam_tf.tasks import Task, entries, parse
+from amalgam_tf.teachers import Pool, Teacher
 
 
 def category(name: str, labels: str) -> Task:

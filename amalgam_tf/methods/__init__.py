@@ -73,7 +73,7 @@ def train_missing_teachers(config: Any, workdir: Path, strategy: str, jit_compil
         UserError: a teacher is missing and `train_missing_teachers` is off, or its entry names no config.
     """
     from amalgam_tf.cards import find_card
-    from amalgam_tf.teachers import entries, resolved
+    from amalgam_tf.tasks import entries, resolved
     from amalgam_tf.training import strategies
 
     workers = strategies.Workers(strategies.by_name(strategy))
@@ -130,7 +130,8 @@ def _plan_into(plans: dict[Path, Any], frames: dict[Path, Any], config: Any, wor
     import keras
 
     from amalgam_tf.cards import find_card
-    from amalgam_tf.teachers import Teacher, entries, resolved
+    from amalgam_tf.tasks import entries, resolved
+    from amalgam_tf.teachers import Teacher
 
     one_of("method", config.method, METHODS)
     method = importlib.import_module(f"amalgam_tf.methods.{config.method}")

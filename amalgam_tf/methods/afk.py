@@ -96,7 +96,8 @@ from amalgam_tf.models.adapters import GATES, ChannelFilter
 from amalgam_tf.models.blocks import BlockNet, multiply_adds, parameters
 from amalgam_tf.planning import Line, Plan
 from amalgam_tf.prefix import Prefix
-from amalgam_tf.teachers import Stream, Teacher, resolved
+from amalgam_tf.tasks import resolved
+from amalgam_tf.teachers import Stream, Teacher
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update

@@ -15,8 +15,7 @@ from amalgam_tf.data import codecs, fine_grained, scenes, voc
 from amalgam_tf.data.splits import celeba_sources, load_groups
 from amalgam_tf.errors import UserError
 from amalgam_tf.methods import METHODS, load_config
-from amalgam_tf.tasks import parse
-from amalgam_tf.teachers import resolved
+from amalgam_tf.tasks import parse, resolved
 from configs import common, common_dense
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +74,7 @@ def test_named_tasks_and_teachers_exist(path, argument):
         component = (teacher.method, teacher.get("stage", "")) == ("customize", "component")
         assert teacher.name == name and (teacher.method in ("teacher", "dense_teacher") or component)
         assert dict(teacher.data) == {**config.data, **entry.get("data", {})}
-        if config.method == "customize":  # what the entry says it knows decides whether it is trained at all (`teachers.entries`)
+        if config.method == "customize":  # what the entry says it knows decides whether it is trained at all (`tasks.entries`)
             assert not entry.get("tasks", "") or set(entry.tasks.split(",")) == set(teacher.tasks.split(","))
             halves = {half for task in teacher.tasks.split(",") for half in (task, task.partition("+")[0])}
             assert wanted & halves, f"{name} knows nothing of {config.tasks}"
