@@ -111,6 +111,18 @@ def make_generator(config: Any, teachers: Sequence[Teacher], seed: int, synchron
     return generator(shapes, size, z_dim=gen.z_dim, width=gen.width, bn_eps=gen.bn_eps, synchronized=synchronized)
 
 
+def in_groups(net: BlockNet, groups: int) -> BlockNet:
+    """A teacher in so many blocks and a head, its first ones joined (Dual-GAN, G4); as it is for 0.
+
+    Raises:
+        UserError: more blocks than it has.
+    """
+    blocks = net.names[:-1]
+    if not 0 <= groups <= len(blocks):
+        raise UserError(f"gen.groups={groups} is out of range: the teachers have {len(blocks)} blocks, 0 means one group for each")
+    return net if groups in (0, len(blocks)) else net.joined({name: name for name in blocks[-groups:]})
+
+
 # -- what the teachers say ----------------------------------------------------------------------------------------------
 class Verdict(NamedTuple):
     """What the teachers say of images.

@@ -435,7 +435,6 @@ def generator_setting(groups: int):
 
     from amalgam_tf import amalgamation, generation, models
     from amalgam_tf.data.transforms import Preprocessing
-    from amalgam_tf.methods import dual_gan
     from amalgam_tf.models.folding import folded
     from amalgam_tf.tasks import Task
     from amalgam_tf.teachers import Stream, Teacher
@@ -447,7 +446,7 @@ def generator_setting(groups: int):
     for i in range(2):
         net = models.classifier(SMALL, input_size=_SIZE.value, outputs=TASKS, granularity="stage", width=0.5)
         tasks = tuple(Task(f"l{i}_{j}") for j in range(TASKS))
-        pool.append(Teacher(f"t{i}", dual_gan.in_groups(net, groups), tasks, Preprocessing.named("centred", _SIZE.value)))
+        pool.append(Teacher(f"t{i}", generation.in_groups(net, groups), tasks, Preprocessing.named("centred", _SIZE.value)))
     config = common_generated.dual_gan("", {t.name: {"path": "", "config": ""} for t in pool})
     config.gen.batch_size, config.gen.width = BATCH, 1.0 if groups == 0 else 0.5
     streams = tuple(Stream(task, t.name) for t in pool for task in t.tasks)

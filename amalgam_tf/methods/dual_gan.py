@@ -7,7 +7,7 @@ where their loss was smallest.
 
 Symbols
     T_m, A_m, M     teachers and their blocks            teachers.Teacher
-    B               blocks of a teacher, groups of G     in_groups
+    B               blocks of a teacher, groups of G     generation.in_groups
     C, Y_cst        wanted labels, and their streams     amalgamation.Setting.streams
     z               noise                                generation.Codes
     G^j, F^j        groups and what they write, F^B = I  models.generator.generator
@@ -105,7 +105,8 @@ from amalgam_tf.models import check_start
 from amalgam_tf.models.adapters import GATES
 from amalgam_tf.models.blocks import BlockNet, parameters
 from amalgam_tf.planning import Line, Plan
-from amalgam_tf.teachers import Teacher, resolved
+from amalgam_tf.tasks import resolved
+from amalgam_tf.teachers import Teacher
 from amalgam_tf.training import optimizers
 from amalgam_tf.training.loop import Run
 from amalgam_tf.training.phase import BATCH_NORMS, Phase, Update
@@ -335,19 +336,6 @@ def generated_lessons(setting: Setting, source: Source, run: Run) -> Lessons:
     return Lessons(data, settings.steps, settings.look_steps, generation.seen_by_teachers(setting, source))
 
 
-# -- the pieces that enter --------------------------------------------------------------------------------------------
-def in_groups(net: BlockNet, groups: int) -> BlockNet:
-    """A teacher in so many blocks and a head, its first ones joined (G4); as it is for 0.
-
-    Raises:
-        UserError: more blocks than it has.
-    """
-    blocks = net.names[:-1]
-    if not 0 <= groups <= len(blocks):
-        raise UserError(f"gen.groups={groups} is out of range: the teachers have {len(blocks)} blocks, 0 means one group for each")
-    return net if groups in (0, len(blocks)) else net.joined({name: name for name in blocks[-groups:]})
-
-
 # -- from config to results -------------------------------------------------------------------------------------------
 def train(config: Any, run: Run) -> dict[str, Any]:
     """Amalgamates the student of a config, saves it to `workdir/student` and returns the results."""
@@ -382,7 +370,8 @@ def enter(config: Any, workdir: Path = Path()) -> Setting:
     """
     check_choices(config)
     setting = prepare(config, workdir, lambda teachers: check_alike(teachers, "Dual-GAN"), fold=True, look=generation.no_images)
-    joined, frozen = (tuple(replace(t, net=in_groups(t.net, config.gen.groups)) for t in of) for of in (setting.teachers, setting.frozen))
+    groups = config.gen.groups
+    joined, frozen = (tuple(replace(t, net=generation.in_groups(t.net, groups)) for t in of) for of in (setting.teachers, setting.frozen))
     if config.student.weights not in ("none", "teacher") and len(joined[0].net) != len(setting.teachers[0].net):
         raise UserError(f"student.weights={config.student.weights} needs the teachers' own blocks: set gen.groups=0")
     return replace(setting, teachers=joined, frozen=frozen)
@@ -392,7 +381,7 @@ def plan(config: Any, pool: Mapping[str, Teacher]) -> Plan:
     """What `amalgamate` is going to do, for teachers that are trained or only built."""
     _, teachers = chosen(config, pool)
     check_alike(teachers, "Dual-GAN")
-    teachers = [replace(t, net=in_groups(t.net, config.gen.groups)) for t in teachers]
+    teachers = [replace(t, net=generation.in_groups(t.net, config.gen.groups)) for t in teachers]
     net, n, gen, block, fine = teachers[0].net, len(teachers), config.gen, config.block, config.finetune
     trunk, cost, written = net.part(stop=len(net) - 2), planning.work(net), planning.activations(net)
     made = generation.make_generator(config, teachers, 0)

@@ -384,8 +384,8 @@ class TestChoices:
 
     def test_groups_join_the_first_blocks(self, setting):
         net = setting.teachers[0].net
-        joined = dual_gan.in_groups(net, 2)
-        assert joined.names == ("b2", "b3", "head") and dual_gan.in_groups(net, 0) is net
+        joined = generation.in_groups(net, 2)
+        assert joined.names == ("b2", "b3", "head") and generation.in_groups(net, 0) is net
         x = tf.zeros((1, SIZE, SIZE, 3))
         np.testing.assert_array_equal(joined.run(x), net.run(x))
 
