@@ -295,10 +295,7 @@ def joint_phase(setting: Setting, parts: Parts, run: Run, true: Mapping[str, den
 def cycle_phase(
     setting: Setting, parts: Parts, initial: Sequence[float], run: Run, true: Mapping[str, dense.Truth] | None, settle: bool = False
 ) -> Phase:
-    """Steps (3) to (6): the updates of one batch; ends with the weights of the smallest held-out sum of eq. 5.
-
-    With `settle`, or before it, the same updates with (without) stored batch-norm statistics; only the last phase picks its best weights.
-    """
+    """Steps (3) to (6), or with `settle` their last part on stored batch-norm statistics; the last part keeps the best held-out weights."""
     config, name, training = setting.config, "settle" if settle else "cycle", not settle
     data = dense_pool.batches(setting, run.seed_of(f"data/{name}"), true, parts.features)
     if config.schedule == "acct":
@@ -332,8 +329,8 @@ def trained(
     mia = [] if joint or part == "tails" else [v for layer in parts.aggregation.values() for v in layer.trainable_variables]
     before = config.init.steps if config.schedule == "acct" else 0
     begin = 0 if joint else before + config.train.steps * settle  # one schedule over all phases
-    every = before + config.train.steps + config.train.settle_steps
-    optimizer = {**config.train.optimizer.to_dict(), "begin_step": begin, "all_steps": every}
+    steps = before + config.train.steps + config.train.settle_steps
+    optimizer = {**config.train.optimizer.to_dict(), "begin_step": begin, "all_steps": steps}
     return Update(name, [*student.weights(part), *mia], optimizer, loss, statistics=[] if settle else student.statistics(part))
 
 
@@ -436,8 +433,8 @@ def check_choices(config: Any) -> None:
     optimizers.check(config.gradnorm.optimizer, "gradnorm.optimizer")
     if config.targets != "soft" or any(weight != 1 for weight in config.teacher_weights.values()):
         raise UserError("soka follows its teachers' maps, and w weighs them: leave targets=soft and every teacher_weights at 1")
-    if config.train.steps < 1 or config.init.steps < 1:
-        raise UserError("init.steps and train.steps are numbers of updates: set them to 1 or more")
+    if config.train.steps < 1 or config.init.steps < 1 or config.train.settle_steps < 0:
+        raise UserError("set init.steps and train.steps, numbers of updates, to 1 or more, train.settle_steps to 0 (none) or more")
 
 
 def check_teachers(teachers: Sequence[Teacher], supervised: bool = False) -> None:
