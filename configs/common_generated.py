@@ -48,9 +48,9 @@ def dafl(command: str, teachers: dict[str, dict[str, str]], weights: str = "none
 def _generated(config: ConfigDict, width: float) -> None:
     """The sections of a run without images.
 
-    `oh`, `pseudo` and `bn_stat` are what measured best, not the paper's: CIFAR-10, one teacher of five classes (mAP 0.551; a random scorer
-    0.100), 300 steps of the generator and 300 of plain distillation on what it makes. All three: 0.294 (the teacher's own images: 0.443);
-    without `bn_stat` 0.153; noise 0.130; with all three as in the paper no image shows a label (`literal`).
+    `oh`, `pseudo` and `bn_stat` are not the paper's, but what did best in trials of ONE seed: CIFAR-10, one teacher of five classes (mAP
+    0.551; a random scorer 0.100), 300 steps of the generator and 300 of plain distillation on what it makes. All three: 0.294 (the
+    teacher's own images: 0.443); without `bn_stat` 0.153; noise 0.130; with all three as in the paper no image shows a label (`literal`).
     """
     config.evaluate_on = "data"  # test images of `data`, for the final numbers only; "": no image is read at all
     config.gen = ConfigDict(
