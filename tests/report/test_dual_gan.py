@@ -6,6 +6,7 @@ import pytest
 
 from amalgam_tf.report import dual_gan, runs
 from amalgam_tf.report.runs import FinishedRun
+from configs.dual_gan import part
 from tests.report import fakes, fakes_dual_gan
 
 
@@ -29,6 +30,14 @@ class TestRows:
     @pytest.mark.parametrize("config", [True, False])
     def test_by_config_or_only_results(self, row, config):
         assert dual_gan.row_of(finished(row, config=config, name="elsewhere/renamed")) == row
+
+    @pytest.mark.parametrize("argument", part.ARGUMENTS)
+    def test_every_row_of_the_small_series_has_a_name_in_tables(self, argument):
+        config = part.get_config(argument)
+        if config.method == "teacher" or not config.get("evaluate_on", "data"):
+            return  # no row of a table
+        run = FinishedRun("x", {"method": config.method, "command": config.command}, None, config.to_dict())
+        assert dual_gan.row_of(run) in dual_gan.SAID
 
     @pytest.mark.parametrize(
         ("row", "argument", "expected"),
