@@ -1,12 +1,13 @@
 """The tables and figures of the four papers, and which runs each of them needs: a description that does nothing, without TensorFlow.
 
-An artefact names the runs that its rows are, at the paper's scale and at the small one. Everything else follows from the configs:
+An artefact names the runs that its rows are, at the paper's scale and at the small one; `CHOICES` are small runs beside them, by which our
+defaults were chosen, and readings of what the papers leave open. Everything else follows from the configs:
 teachers and component nets from their `teachers`, workdirs and data folders from their commands, published rows from `published_row`;
 smoke runs are the paper's rows with the word `smoke` (`amalgam_tf.reproduction`).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from amalgam_tf.errors import UserError, one_of
@@ -26,6 +27,7 @@ DATA = {  # folder -> what it holds, and where that is to be had
     "cityscapes": "Cityscapes images in a folder train/, from www.cityscapes-dataset.com",
     "taskonomy": "Taskonomy, building wiconisco in any of its layouts, from taskonomy.stanford.edu",
     "rgbd": "7-Scenes frames as tools/prepare_7scenes.py makes them, from the RGB-D Dataset 7-Scenes of Microsoft Research",
+    "rooms": "frames of rooms as JPEG or PNG files in a folder train/, the RGB-D Dataset 7-Scenes for one",
 }
 
 
@@ -39,6 +41,7 @@ class Wanted:
         name: its folder, in the place of the last one of the config's own workdir.
         taught: leaves of the teachers that are trained for it.
         shown: whether it is compared; otherwise another run only stands on it.
+        once: whether at the small scale one seed is enough: no claim rests on it.
     """
 
     config: str
@@ -46,6 +49,7 @@ class Wanted:
     name: str = ""
     taught: Mapping[str, Any] = field(default_factory=dict)
     shown: bool = True
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Artefact:
     Attributes:
         name: `afk.table1`: paper and number.
         said: what it shows, in few words.
-        paper: its runs at the paper's scale.
+        paper: its runs at the paper's scale; none of `CHOICES`.
         small: its runs on small data.
         table: the published table beside which `amalgam-compare` sets them; "": none.
         figure: a figure of every run that it collects; "": none.
@@ -80,7 +84,7 @@ class Artefact:
 
 
 def chosen(names: Sequence[str]) -> tuple[Artefact, ...]:
-    """The artefacts of some names, in the order of the papers; `all`: all of them.
+    """The artefacts of some names, in the order of the papers, then `CHOICES`; `all`: every table and figure of the papers.
 
     Raises:
         UserError: an unknown name, or none.
@@ -89,8 +93,9 @@ def chosen(names: Sequence[str]) -> tuple[Artefact, ...]:
         raise UserError(f"--artefact names nothing: say list, all or some of {', '.join(ARTEFACTS)}")
     if "all" in names:
         return tuple(ARTEFACTS.values())
-    wanted = {one_of("--artefact", name, (*ARTEFACTS, "all", "list")) for name in names}
-    return tuple(a for a in ARTEFACTS.values() if a.name in wanted)
+    known = {**ARTEFACTS, **CHOICES}
+    wanted = {one_of("--artefact", name, (*known, "all", "list")) for name in names}
+    return tuple(a for a in known.values() if a.name in wanted)
 
 
 def seeds(texts: Sequence[str]) -> tuple[int, ...]:
@@ -126,6 +131,10 @@ def _runs(file: str, *arguments: str, after: str = "", **changes: Any) -> tuple[
     return tuple(Wanted(f"configs/{file}.py:{a}{after}", **changes) for a in arguments)
 
 
+def _once(runs: Iterable[Wanted]) -> tuple[Wanted, ...]:
+    return tuple(replace(r, once=True) for r in runs)
+
+
 # -- AFK --------------------------------------------------------------------------------------------------------------
 _HALF = {"finetune.epochs": 0.0, "block.epochs": 0.5}
 _VOC = "afk/voc2012_part"
@@ -133,22 +142,46 @@ _ALL_AT = tuple(
     Wanted(f"configs/{_VOC}.py:student", {"branch.rule": b, "branch.blocks_from": "{workdir}/../student"}, f"student_{b}")
     for b in ("b1", "b2", "b3", "b4")
 )
-_PAIRS = tuple(
-    Wanted(
-        f"configs/{_VOC}.py:student",
-        {"tasks": pair, "granularity": "unit", **_HALF},
-        f"64px/{pair.replace(',', '_')}",
-        {"model.input_size": 64, "model.granularity": "unit"},
-    )
-    for pair in ("cow,horse", "chair,dog")
-)
+
+
+def _at_64(name: str, argument: str = "student", **leaves: Any) -> Wanted:
+    """A run at 64 px, its teachers cut at every unit."""
+    small = {"model.input_size": 64, "model.granularity": "unit"}
+    return Wanted(f"configs/{_VOC}.py:{argument}", {"granularity": "stage", **leaves}, f"64px/{name}", small, once=True)
+
+
+_PAIRS = tuple(_at_64(pair.replace(",", "_"), tasks=pair, granularity="unit", **_HALF) for pair in ("cow,horse", "chair,dog"))
 _COCO = (
     Wanted(
         "configs/afk/table3.py:TargetRes50",
         {"data.train": "train2017", "data.test": "val2017", "data.images": "images/{split}", "precision": "mixed_bfloat16"},
         taught={"model.input_size": 96, "epochs": 8},
+        once=True,
     ),
 )
+
+
+def _tuned(name: str, rate: float) -> tuple[Wanted, Wanted]:
+    """An optimizer for both sides, half of the headline's steps."""
+    afk, plain = (
+        {f"{s}.optimizer.{k}": v for s in sections for k, v in (("name", name), ("learning_rate", rate))}
+        for sections in (("block", "finetune"), ("distill",))
+    )
+    short, label = {"block.epochs": 0.5, "finetune.epochs": 0.75, "curve": False}, f"{name}_{rate:.0e}".replace("e-0", "e-")
+    return (
+        _at_64(f"tune_afk_{label}", **afk, **short),
+        _at_64(f"tune_distill_{label}", "distill", **plain, **{"distill.epochs": 2.75}),
+    )
+
+
+_VARIANTS = {
+    "gate_sigmoid": {"filter.gate": "sigmoid"},
+    "gate_linear": {"filter.gate": "linear"},
+    "targets_hard": {"targets": "hard"},
+    "batchnorm_batch": {"block.batchnorm": "batch"},
+}
+_RATES = (("adam", 3e-5), ("adam", 1e-4), ("adam", 3e-4), ("sgd", 1e-2))
+_AFK_CHOICES = (*(r for rate in _RATES for r in _tuned(*rate)), *(_at_64(n, **_HALF, **v) for n, v in _VARIANTS.items()))
 _AFK = (
     Artefact(
         "afk.fig3",
@@ -196,10 +229,10 @@ _HALVES = {"dogs": ("D1", "D2"), "cub": ("B1", "B2"), "aircraft": ("A1", "A2"), 
 
 
 def _celeba(name: str, said: str, *arguments: str) -> Artefact:
-    """An artefact on CelebA, whose small runs are the same ones on a part of it."""
+    """An artefact on CelebA, whose small runs are the same ones on a part of it; three seeds for the group of hair."""
     table = f"cust_{name}" if name.startswith("table") else ""
     paper, small = (_runs(_CELEBA, *arguments, after=after) for after in (",paper", ",part"))
-    return Artefact(f"customize.{name}", said, paper, small, table)
+    return Artefact(f"customize.{name}", said, paper, tuple(replace(r, once=":hair," not in r.config) for r in small), table)
 
 
 _CUSTOMIZE = (
@@ -231,53 +264,55 @@ _DUAL_GAN = (
         "dual_gan.table1",
         "without images, beside other images and DAFL, ten labels of one teacher",
         _runs(_TABLES, *(f"table1,{row}" for row in _ROWS)),
-        _runs(_PART, *(f"scenes,{row}" for row in (*_ROWS, "literal"))),
+        _runs(_PART, *(f"scenes,{row}" for row in _ROWS)),
     ),
     Artefact(
         "dual_gan.table2",
         "twenty labels of two teachers",
         _runs(_TABLES, *(f"table2,{row}" for row in ("ours", "ka", "dafl"))),
-        _runs(_PART, *(f"union,{row}" for row in ("ours", "ka", "dafl"))),
+        _once(_runs(_PART, *(f"union,{row}" for row in ("ours", "ka", "dafl")))),
     ),
     Artefact(
         "dual_gan.table3",
         "COCO, top-3 labels (small: CIFAR-10)",
         _runs(_TABLES, *(f"table3,{row}" for row in ("ours", "ka", "dafl"))),
-        _runs(_PART, *(f"cifar10,{row}" for row in ("ours", "ka", "dafl"))),
+        _runs(_PART, *(f"cifar10,{row}" for row in _ROWS)),
     ),
     Artefact(
         "dual_gan.table4",
         "inputs of a block: the student's features, the generator's, both",
         (*_runs(_TABLES, "table1,ours", shown=False), *_runs(_TABLES, *(f"table4,lambda{x}" for x in ("10", "01", "11")))),
-        _runs(_PART, "scenes,ours", "scenes,lambda10", "scenes,lambda01"),
+        _once(_runs(_PART, "cifar10,ours", "cifar10,lambda10", "cifar10,lambda01")),
     ),
     Artefact(
         "dual_gan.fig4",
         "generated images, beside DAFL's",
         _runs(_TABLES, "fig4,ours", "fig4,dafl"),
-        _runs(_PART, "scenes,ours", "scenes,dafl"),
+        _once(_runs(_PART, "cifar10,ours", "cifar10,dafl")),
         figure=_GENERATED,
     ),
     Artefact(
         "dual_gan.fig5",
         "labels of generated images with and without the discrete loss",
         _runs(_TABLES, "fig5,with", "fig5,without"),
-        _runs(_PART, "scenes,ours", "scenes,off"),
+        _once(_runs(_PART, "cifar10,ours", "cifar10,off")),
         figure=_GENERATED,
     ),
 )
 
 
 # -- SOKA -------------------------------------------------------------------------------------------------------------
-_NAMED = "depth-edge2d"  # the pair of the paper's tables 3 to 5
+_DENSE, _NAMED = "soka/taskonomy", "depth-edge2d"  # the pair of the paper's tables 3 to 5
 _OTHER_PAIRS = ("edge2d-normal", "depth-normal", "depth-edge3d", "edge2d-edge3d", "edge3d-normal")
+_ONE_SEED = tuple(f"{word},scenes" for word in (*(f":{p}" for p in _OTHER_PAIRS), "fast_weights"))
 
 
 def _soka(name: str, said: str, *variants: str, pairs: Sequence[str] = (), figure: str = "", real: Sequence[Wanted] = ()) -> Artefact:
     """An artefact of variants of one pair, and of other pairs; small: on scenes, and of `real` on RGB-D frames."""
     arguments = (*(f"{_NAMED}{v and ',' + v}" for v in variants), *pairs)
-    paper, small = (_runs("soka/taskonomy", *arguments, after=after) for after in ("", ",scenes"))
-    return Artefact(f"soka.{name}", said, paper, (*small, *real), figure=figure)
+    paper, small = (_runs(_DENSE, *arguments, after=after) for after in ("", ",scenes"))
+    small = tuple(replace(r, once=r.config.endswith(_ONE_SEED)) for r in small)
+    return Artefact(f"soka.{name}", said, paper, (*small, *_once(real)), figure=figure)
 
 
 _SOKA = (
@@ -286,11 +321,41 @@ _SOKA = (
     _soka("table3", "beside students of the true maps", "", "dmtl", "gradnorm"),
     _soka("table4", "auxiliary teachers of high and low similarity, and none", "", "no_auxiliary", "weak", "strong"),
     _soka("table5", "distillation, with MIA, with competition and collaboration", "", "kd", "kd_mia"),
-    _soka("fig4", "maps of teachers and student", "", figure="figures/panels.png", real=_runs("soka/taskonomy", "depth-normal,rgbd")),
+    _soka("fig4", "maps of teachers and student", "", figure="figures/panels.png", real=_runs(_DENSE, "depth-normal,rgbd")),
     _soka("fig5", "task weights at two rates", "", "fast_weights"),
 )
 
 ARTEFACTS: Mapping[str, Artefact] = {a.name: a for a in (*_AFK, *_CUSTOMIZE, *_DUAL_GAN, *_SOKA)}
+
+_READINGS = ("no_bn_stat", "probability", "off", "minus_logit", "minus_prob", "bernoulli", "softmax", "plain", "batch")
+CHOICES: Mapping[str, Artefact] = {
+    f"{paper}.choices": Artefact(f"{paper}.choices", said, (), tuple(small))
+    for paper, said, small in (
+        ("afk", "optimizers, gates, targets, batch norm", _AFK_CHOICES),
+        (
+            "customize",
+            "one component net an image (C6), teachers of two architectures",
+            (*_runs(_CELEBA, "hair,part", "hair,image,part"), *_once(_runs(_CELEBA, "hair,component,Black_Hair,heterogeneous,part"))),
+        ),
+        (
+            "dual_gan",
+            "the papers' own losses, readings of each loss (G1, G2, G3), statistics, one group",
+            (
+                *_runs(_PART, "cifar10,ours", "cifar10,literal", "cifar10,dafl,literal"),
+                *_once(_runs(_PART, *(f"cifar10,{row}" for row in _READINGS))),
+            ),
+        ),
+        (
+            "soka",
+            "task weights equal or weighing eq. 8 (S6), features aggregated as printed (S2), RGB-D frames",
+            (
+                *_runs(_DENSE, f"{_NAMED},scenes"),
+                *_once(_runs(_DENSE, *(f"{_NAMED},{v},scenes" for v in ("equal", "weighted", "printed_mia")))),
+                *_once(_runs(_DENSE, "depth-normal,rgbd", "depth-normal,kd,rgbd")),
+            ),
+        ),
+    )
+}
 
 
 # -- published rows that no run of their own stands for ---------------------------------------------------------------------

@@ -76,10 +76,16 @@ class Reproduction:
 
 # -- which runs -------------------------------------------------------------------------------------------------------
 def of(artefact: Artefact, setting: Setting) -> Reproduction:
-    """The runs of an artefact, seed by seed."""
+    """The runs of an artefact, seed by seed.
+
+    Raises:
+        UserError: it has none at this scale.
+    """
     runs, shown = [], []
-    for seed in setting.all_seeds:
-        for wanted in artefact.runs(setting.scale):
+    if not (every := artefact.runs(setting.scale)):
+        raise UserError(f"{artefact.name} is no table or figure of a paper: its runs are those of --scale=small")
+    for i, seed in enumerate(setting.all_seeds):
+        for wanted in (w for w in every if i == 0 or setting.scale != "small" or not w.once):
             found = _with_teachers(artefact, wanted, seed, setting)
             runs += found
             shown += found[-1:] if wanted.shown else []

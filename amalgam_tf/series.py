@@ -282,28 +282,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def carry_out(runs: Sequence[Planned], dry_run: bool) -> None:
-    """Prints the plan, then trains what is not done.
-
-    Args:
-        runs: in any order.
-        dry_run: stop after the plan.
-
-    Raises:
-        UserError: a run failed, which costs those that need it; or what `minutes` finds wrong.
-    """
-    runs = in_order(runs)
-    todo = [r for r in runs if not r.done]
-    cost = minutes(todo)
-    print(plan_text(runs, cost), flush=True)
-    if dry_run:
-        return
-    failed: set[Path] = set()
-    train(todo, Clock(cost), failed)
-    if failed:
-        raise failure(failed)
-
-
 def failure(failed: set[Path]) -> UserError:
     """The sentence about runs that failed, or wait for one that did."""
     return UserError(f"these runs failed, see what each said above: {', '.join(sorted(map(str, failed)))}")

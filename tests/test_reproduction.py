@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from amalgam_tf import artefacts, report, reproduction, series
-from amalgam_tf.artefacts import ARTEFACTS, DATA
+from amalgam_tf.artefacts import ARTEFACTS, CHOICES, DATA
 from amalgam_tf.errors import UserError
 from amalgam_tf.methods import load_config
 from amalgam_tf.report import gallery
@@ -27,7 +27,7 @@ def in_the_projects_folder(monkeypatch):
 
 @functools.cache
 def everything(scale: str, folder: Path = Path("runs/x")) -> list[Reproduction]:
-    return [reproduction.of(a, Setting(scale, folder)) for a in ARTEFACTS.values()]
+    return [reproduction.of(a, Setting(scale, folder)) for a in (*ARTEFACTS.values(), *(CHOICES.values() if scale == "small" else ()))]
 
 
 def flag(command: str, name: str) -> str:
@@ -87,6 +87,21 @@ def test_seeds_share_teachers_where_the_papers_runs_do():
 def test_small_runs_have_three_seeds_and_the_others_one():
     assert {s: Setting(s, Path()).all_seeds for s in artefacts.SCALES} == {"paper": (0,), "small": (0, 1, 2), "smoke": (0,)}
     assert Setting("small", Path(), seeds=(5, 5)).all_seeds == (5,)
+
+
+def test_where_one_seed_is_enough_it_is_the_first_one():
+    pairs = reproduction.of(ARTEFACTS["soka.table1"], Setting("small", Path("x"), seeds=(4, 5)))
+    assert sorted((r.workdir.name, r.loaded().seed) for r in pairs.shown if "depth-" in r.workdir.name) == [
+        *(("depth-edge2d", s) for s in (4, 5)),
+        ("depth-edge3d", 4),
+        ("depth-normal", 4),
+    ]
+
+
+@pytest.mark.parametrize("scale", ["paper", "smoke"])
+def test_choices_have_no_other_scale(scale):
+    with pytest.raises(UserError, match="soka.choices is no table or figure of a paper: its runs are those of --scale=small"):
+        reproduction.of(CHOICES["soka.choices"], Setting(scale, Path("x")))
 
 
 def test_smoke_runs_share_what_is_the_same():

@@ -15,7 +15,6 @@ import pytest
 from amalgam_tf import series
 from amalgam_tf.errors import UserError
 from amalgam_tf.series import Clock, Planned
-from tests.loading import tool
 
 ROOT = Path(__file__).parents[1]
 
@@ -181,12 +180,6 @@ class TestTrain:
         said = capfd.readouterr().out
         assert f"left out: {student.workdir} needs {second.workdir}" in said
 
-    def test_a_list_with_a_failure_ends_in_one_sentence(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(series, "minutes", lambda runs: {r.workdir: 1.0 for r in runs})
-        monkeypatch.setattr(series, "_in_a_process", lambda command: None)
-        with pytest.raises(UserError, match="these runs failed.*student.*teacher1.*teacher2"):
-            series.carry_out(quickstart(tmp_path), dry_run=False)
-
     def test_finished_runs_are_not_started(self, tmp_path, monkeypatch):
         started = []
         monkeypatch.setattr(series, "_in_a_process", lambda command: started.append(command) or finish_by(command))
@@ -210,13 +203,6 @@ class TestTrain:
         timer.start()
         series.train([run], Clock({run.workdir: 1.0}), set())
         assert run.done and f"another process is training {run.workdir}: waiting for it" in capfd.readouterr().out
-
-    def test_nothing_is_trained_by_a_dry_run(self, tmp_path, monkeypatch, capfd):
-        monkeypatch.setattr(series, "minutes", lambda runs: {r.workdir: 1.0 for r in runs})
-        monkeypatch.setattr(series, "train", lambda *_: pytest.fail("trained"))
-        series.carry_out(quickstart(tmp_path), dry_run=True)
-        lines = capfd.readouterr().out.splitlines()
-        assert [Path(line.split()[0]).name for line in lines[:3]] == ["teacher1", "teacher2", "student"]
 
 
 def finish_by(command):
@@ -323,13 +309,3 @@ def test_a_run_that_says_it_was_interrupted_ends_the_list(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         series._in_a_process([sys.executable, "-c", "import sys; sys.exit(130)"])
     assert series._in_a_process([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == -9
-
-
-def test_the_tool_of_soka_holds_a_list_that_can_be_carried_out():
-    """Every teacher's run stands in the list, so that the order is found."""
-    with tool("soka_part") as known:
-        runs = list(known.plan())
-    ordered = series.in_order(runs)
-    places = {r.workdir: i for i, r in enumerate(ordered)}
-    assert len(ordered) == len(runs) > 20
-    assert all(places[needed] < places[r.workdir] for r in ordered for needed in r.needs)

@@ -4,6 +4,7 @@ python -m amalgam_tf.bin.reproduce --artefact=list
 python -m amalgam_tf.bin.reproduce --artefact=afk.table1                  (smoke: minutes, embedded scenes)
 python -m amalgam_tf.bin.reproduce --artefact=afk.table2,customize.table3 --scale=small --data=datasets --dry_run
 python -m amalgam_tf.bin.reproduce --artefact=all --scale=paper --data=datasets --workdir=runs/paper
+python -m amalgam_tf.bin.reproduce --artefact=list --scale=small          (also the runs beside the tables: afk.choices, soka.choices ...)
 
 The same command again goes on where the last one stopped, whatever ended it. Artefacts share teachers and runs below one --workdir.
 """
@@ -31,7 +32,8 @@ def main() -> None:
     workdir = Path(_WORKDIR.value or f"runs/reproduce_{_SCALE.value}")
     setting = reproduction.Setting(_SCALE.value, workdir, Path(_DATA.value), seeds)
     if _ARTEFACT.value == ["list"]:
-        print(reproduction.listing([reproduction.of(a, setting) for a in artefacts.ARTEFACTS.values()], setting))
+        shown = [*artefacts.ARTEFACTS.values(), *(artefacts.CHOICES.values() if _SCALE.value == "small" else ())]
+        print(reproduction.listing([reproduction.of(a, setting) for a in shown], setting))
         return
     made = [reproduction.of(a, setting) for a in artefacts.chosen(_ARTEFACT.value)]
     reproduction.reproduce(made, setting, _DRY_RUN.value, app.import_tensorflow)

@@ -51,9 +51,12 @@ CHANGES = {
 }
 SHARED = ("lambda10", "lambda01", "batch")  # they take the generator of `ours`
 WORDS = (*CHANGES, "dafl", "ka", "similar", "different", "noise", *NAMES)
-ARGUMENTS = tuple(
-    f"{of},{row}" for of in TEACHERS for row in WORDS if (row in NAMES) <= (row in TEACHERS[of]) and (of == "scenes" or row not in CHANGES)
-) + ("union,ours", "cifar10,ours", *(f"{of},{row}" for of in TEACHERS for row in ("literal", "dafl,literal")))
+ARGUMENTS = (
+    *(f"{of},{row}" for of in TEACHERS for row in WORDS if row not in CHANGES and (row in NAMES) <= (row in TEACHERS[of])),
+    *(f"{of},{row}" for of in TEACHERS for row in ("ours", "literal", "dafl,literal")),
+    *(f"cifar10,{row}" for row in CHANGES if row not in ("ours", "nodata")),
+    "scenes,nodata",
+)
 GENERATOR_STEPS, BLOCK_STEPS, FINETUNE_STEPS = 1000, 400, 400
 
 

@@ -325,7 +325,7 @@ class TestDualGan:
         """G5; with everything that the generator depends on equal."""
         for file, rows, source in (
             ("tables", {"table4,lambda10": (1, 0), "table4,lambda01": (0, 1), "table4,lambda11": (1, 1)}, "table1,ours"),
-            ("part", {"scenes,lambda10": (1, 0), "scenes,lambda01": (0, 1)}, "scenes,ours"),
+            ("part", {"cifar10,lambda10": (1, 0), "cifar10,lambda01": (0, 1)}, "cifar10,ours"),
         ):
             whole = load_config(f"configs/dual_gan/{file}.py:{source}")
             for row, lambdas in rows.items():
