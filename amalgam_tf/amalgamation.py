@@ -76,18 +76,19 @@ class Setting:
 
 
 class Images:
-    """The run's pixels: unlabelled train and held-out images, and the test part with its truth. What is known of the former, of the
-    wanted tasks, is kept beside them (`labelled`), for baselines.
+    """The run's pixels: unlabelled train and held-out images, and the test part with its truth (None with `data.test=none`). What is
+    known of the former, of the wanted tasks, is kept beside them (`labelled`), for baselines.
     """
 
     def __init__(self, config: Any, size: int, tasks: Sequence[Task]):
-        parts, self.cache = data.parts(config.data), data.cache_dir(config.data)
-        self.test = parts.test.truth_for(tasks)
+        maps = any(t.kind == "dense" for t in tasks)  # are always measured against the true ones
+        parts, self.cache = data.parts(config.data, untested=not maps), data.cache_dir(config.data)
+        self.test = None if parts.test is None else parts.test.truth_for(tasks)
         wanted, own = {t.name for t in tasks}, {"train": parts.train, "held_out": parts.held_out}
         self.labelled = {part: e.only([t.name for t in e.tasks if t.name in wanted]) for part, e in own.items()}
         self.unlabelled = {part: e.unlabelled() for part, e in own.items()}
         self.pixels = {part: pipeline.pixels(e, size, self.cache) for part, e in self.unlabelled.items()}
-        self.test_pixels = pipeline.pixels(self.test, size, self.cache)
+        self.test_pixels = None if self.test is None else pipeline.pixels(self.test, size, self.cache)
         self.notes = data.notes(*parts)
         self.views = 2 if config.flip else 1
 
@@ -96,7 +97,7 @@ class Images:
 
     def fingerprints(self) -> list[str]:
         """Of all parts."""
-        return [*(e.fingerprint for e in self.unlabelled.values()), self.test.fingerprint]
+        return [*(e.fingerprint for e in self.unlabelled.values()), *([] if self.test is None else [self.test.fingerprint])]
 
     def batches(self, batch_size: int, seed: int, targets: Mapping[str, np.ndarray]) -> pipeline.Batches:
         """Training batches of pixels with rows of `targets` ([views, n, ...], found by view and index)."""
@@ -159,7 +160,7 @@ def chosen(config: Any, pool: Mapping[str, Teacher]) -> tuple[tuple[Stream, ...]
         if not config.teacher_weights[name] > 0:
             raise UserError(f"teacher_weights.{name} must be greater than 0, not {config.teacher_weights[name]}")
     reads = config.get("evaluate_on", "data") and (config.data.groups or config.data.task)  # a data-free run need not
-    parts = data.load(config.data, config.data.test).tasks if reads else ()
+    parts = data.load(config.data, config.data.train if config.data.test == data.NO_TEST else config.data.test).tasks if reads else ()
     streams = Pool(teachers, parts).resolve(task_lists.parse(config.tasks))
     needed = tuple(t for t in teachers if any(s.teacher == t.name for s in streams))
     size = needed[0].preprocessing.size
@@ -387,7 +388,7 @@ def finish(
     measured = {} if test is None else _measured(setting, run, {"student": student_on_test(setting, student), **(scores or {})}, teachers)
     card = {"name": "student", "teachers": {t.name: t.card["sha256"] for t in setting.teachers}, "recipe": setting.config.to_dict()}
     if as_teacher:
-        card |= {**as_teacher, "measured": {**test.account(), "teacher": measured["student"]}}
+        card |= {**as_teacher, **({} if test is None else {"measured": {**test.account(), "teacher": measured["student"]}})}
         component = Teacher(card["name"], student.chain(), student.tasks, setting.preprocessing, card)
         run.write(lambda: component.save(run.workdir / "teacher"))
     else:

@@ -129,6 +129,10 @@ def saved(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     options = {**_recipe_data(Path(folder), model.card), **changes}
     if any(t.kind == "dense" for t in model.tasks):
         return dense.saved(model, options)
+    if options["test"] == data.NO_TEST:
+        raise UserError(
+            f"the recipe of {folder} has no test part (data.test={data.NO_TEST}): give --split, the labelled images to measure it on"
+        )
     truth = data.load(options, options["test"]).truth_for(model.tasks)
     images = pipeline.pixels(truth, model.preprocessing.size, data.cache_dir(options))
     return {**truth.account(), **measure(predict(model.outputs, model.tasks, images), model.tasks, truth)}

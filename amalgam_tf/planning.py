@@ -85,8 +85,8 @@ def _size(number: float) -> str:
 
 def counts(config: Any) -> Counts:
     """How many images the parts of a config hold."""
-    parts = data.parts(config.data)
-    return Counts(*(len(p) for p in parts), views=2 if config.flip else 1)
+    parts = data.parts(config.data, untested=True)
+    return Counts(*(0 if p is None else len(p) for p in parts), views=2 if config.flip else 1)
 
 
 def work(net: BlockNet) -> list[float]:

@@ -20,12 +20,13 @@ from amalgam_tf.errors import UserError, one_of
 __all__ = ["DEFAULTS", "IGNORE", "READERS", "Examples", "Parts", "cache_dir", "hold_out", "load", "notes", "parts"]
 
 _NAMED = 5  # files that a note names; results.json lists all
+NO_TEST = "none"  # `data.test` of a run without labelled images
 
 DEFAULTS = dict(
     reader="scenes",  # a key of `READERS`, or several fine-grained ones as in dogs+cub: their images under one task
     root="",  # folder of the data set on disk; tfds: the data_dir, "" for its own
     train="train",
-    test="test",
+    test="test",  # none: there are no labelled images, nothing is measured on any
     train_reader="",  # where the train split comes from if not from `reader`: unlabelled images of another data set, or `noise`
     train_root="",  # its folder; by default `root`
     hold_out=0.1,  # share of the train split kept for every choice
@@ -68,7 +69,7 @@ class Parts(NamedTuple):
 
     train: Examples
     held_out: Examples
-    test: Examples
+    test: Examples | None
 
 
 def _scenes(o: Mapping[str, Any], split: str) -> Examples:
@@ -210,10 +211,10 @@ def _only_readable(examples: Examples, cache: Path | None) -> Examples:
     return examples.without(bad)
 
 
-def notes(*parts: Examples) -> list[str]:
+def notes(*parts: Examples | None) -> list[str]:
     """A sentence for every part that lost images to `on_bad_image=skip`, or to a file of their truth that is not there."""
     found = []
-    for part in parts:
+    for part in filter(None, parts):
         lacking = [str(p) for p in part.skipped.values() if not p.exists()]
         unreadable = [str(p) for p in part.skipped.values() if p.exists()]
         reasons = {
@@ -228,24 +229,27 @@ def notes(*parts: Examples) -> list[str]:
     return found
 
 
-def parts(options: Mapping[str, Any], tasks: Sequence[str] | None = None) -> Parts:
+def parts(options: Mapping[str, Any], tasks: Sequence[str] | None = None, untested: bool = False) -> Parts:
     """Train, held-out and test part; `hold_out` of the train split is carved off for every choice.
 
     Args:
         options: a config's `data` section.
         tasks: restrict the truth to these; all by default.
+        untested: whether the run can do without a test part (`test=none`: None).
 
     Raises:
-        UserError: an image that stands in both splits.
+        UserError: an image that stands in both splits, or no test part where one is needed.
     """
-    test = load(options, options["test"])
+    if options["test"] == NO_TEST and not untested:
+        raise UserError(f"data.test={NO_TEST} is for students of labels: this run is measured against the truth, name a split with it")
+    test = None if options["test"] == NO_TEST else load(options, options["test"])
     if reader := options["train_reader"]:  # its labels are dropped: whatever the options say of labels is about the test part
         own = {"reader": reader, "root": options["train_root"] or options["root"], **dict.fromkeys(_OF_LABELS, "")}
         options = {**options, **own, "one_vs_rest": False}
     train = load(options, options["train"])
     if tasks is not None:
-        train, test = (e.only(tasks) if e.tasks else e for e in (train, test))
-    if shared := _identities(train) & _identities(test):
+        train, test = (e.only(tasks) if e and e.tasks else e for e in (train, test))
+    if test and (shared := _identities(train) & _identities(test)):
         raise UserError(
             f"{len(shared)} images stand in both {train.name} and {test.name}, {min(shared)} first: test on others than those trained on"
         )

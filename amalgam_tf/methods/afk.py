@@ -131,7 +131,7 @@ def amalgamate(setting: Setting, run: Run) -> Branched:
         )
         run.say(f"  block {block}: {setting.config.branch.split} divergence " + in_a_line(recorded[block]))
     del prefix  # (11) end
-    if setting.config.curve:
+    if setting.config.curve and setting.images.test is not None:
         run.decide("curve", lambda: curve_on_test(setting, student, filters, recorded))
     run.snapshot("blocks")  # other branch rules start from here
 
@@ -140,7 +140,8 @@ def amalgamate(setting: Setting, run: Run) -> Branched:
     kept = {s: branches[str(s)] for s in setting.streams if str(s) in branches}
     branched = regroup(student, filters, setting.teachers, kept, per_task=setting.config.branch.share == "per_task")  # (13)
     run.track({k: v for tail in branched.unique_tails for k, v in tail.net.named_variables(f"tail/{tail.name}").items()})
-    run.keep("before_finetune", lambda: student_on_test(setting, branched))
+    if setting.images.test is not None:
+        run.keep("before_finetune", lambda: student_on_test(setting, branched))
     run.decide("held_out/before", lambda: held_out_losses(setting, stream_logits(setting, branched, list(kept)), list(kept)))
     if setting.config.finetune.epochs:
         run.phase(distillation_phase(setting, branched, list(kept), run, "finetune"))  # (14)
@@ -270,17 +271,17 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     if config.branch.blocks_from:
         run.adopt(resolved(config.branch.blocks_from, run.workdir), "blocks", BLOCK_SETTINGS, setting.fingerprint())
     branched = amalgamate(setting, run)
-    blocks = setting.teachers[0].net.names[:-1]
+    blocks, tested = setting.teachers[0].net.names[:-1], setting.images.test is not None
     return {
         "method": "afk",
         "rule": rule_of(config),
         "branches": run.decided("branches"),
         "branch_split": config.branch.split,
         "block_losses": {block: run.decided(f"block_losses/{block}") for block in blocks},
-        **({"curve": run.decided("curve")} if config.curve else {}),
+        **({"curve": run.decided("curve")} if config.curve and tested else {}),
         **({"finetune": run.decided("best/finetune")} if config.finetune.epochs else {}),  # step of the kept weights, 0: the start
         "held_out": {when: run.decided(f"held_out/{when}") for when in ("before", "after")},
-        **finish(setting, run, branched, {"student_before_finetune": run.kept("before_finetune")}),
+        **finish(setting, run, branched, {"student_before_finetune": run.kept("before_finetune")} if tested else None),
         "trunk_parameters": parameters(branched.trunk.variables()),
     }
 

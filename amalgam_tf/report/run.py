@@ -17,6 +17,12 @@ TOP_K = {"C-P": "c_precision", "C-R": "c_recall", "C-F1": "c_f1", "O-P": "o_prec
 MACRO_F1 = "macro_f1"  # mean of the classes' own F1; the paper may have printed it as C-F1 (spec A18)
 
 
+_UNTESTED = (
+    "no labelled images (data.test=none): the divergence says how far the student is from its teachers, and nothing says how good they are",
+    "no image was read: the numbers are of generated images",
+)
+
+
 def write(workdir: Path) -> Path:
     """Writes report.md, figures/ and report.html (both in one file) into a workdir that holds results.json; returns the path of report.md.
 
@@ -39,7 +45,7 @@ def write(workdir: Path) -> Path:
     if results.get("block_losses"):
         figures.block_losses(results, folder / "block_losses.png")
         lines += ["## Branch points", "", *_branches(results), "", "![block losses](figures/block_losses.png)", ""]
-    if results.get("selection"):
+    if results.get("selection") and "test" in results:
         lines += ["## Selection", "", *_selection(results), ""]
         if figures.transfer_losses(measured_in_training(workdir), folder / "transfer_losses.png"):
             lines += ["![transfer losses](figures/transfer_losses.png)", ""]
@@ -64,7 +70,7 @@ def table(results: dict[str, Any]) -> list[str]:
     if results["method"] in dense.METHODS:
         return dense.table(results)
     if "test" not in results:
-        return generated.table(results)
+        return generated.table(results) if "labels" in results else _closeness(results)
     return _teacher_table(results) if results["method"] == "teacher" else _student_table(results)
 
 
@@ -122,6 +128,17 @@ def _student_table(results: dict[str, Any]) -> list[str]:
     return text.table([*head, *numbers], rows)
 
 
+def _closeness(results: dict[str, Any]) -> list[str]:
+    """Of a run without labelled images: how far the student is from its teachers, and in which blocks its tasks leave."""
+    measured, branched = results.get("held_out", {}).get("after", {}), bool(results.get("branches"))
+    rows = []
+    for task, (owner, block) in kept_streams(results).items():
+        value = measured.get(f"{task}@{owner}", {}).get("divergence")
+        rows.append([task, owner, *[block or text.NOTHING] * branched, text.NOTHING if value is None else f"{value:.4f}"])
+    head = ["task", "teacher", *["branch"] * branched, "divergence from the teacher (nats, held-out images)"]
+    return text.table(head, rows)
+
+
 def _means(rows: list[list[str]]) -> list[str]:
     """Of the numbers as shown, so that a reader who adds up a column gets them; the last three columns are percent."""
     columns = [[float(cell) for cell in column if cell != text.NOTHING] for column in zip(*rows, strict=True)]
@@ -139,7 +156,7 @@ def _facts(results: dict[str, Any]) -> list[str]:
             if results.get("finetune", {}).get("step") == 0
             else []
         ),
-        *(_about_test(results) if "test" in results else ["* no image was read: the numbers are of generated images"]),
+        *(_about_test(results) if "test" in results else [f"* {_UNTESTED['labels' in results]}"]),
     ]
 
 

@@ -169,7 +169,7 @@ def _read_one(name: str, file: Path) -> FinishedRun:
     results = state.read_json(file)
     state.check_format(results, file)
     if _without_test(results):
-        raise UserError(f"--runs: {file} was measured on no test image (evaluate_on=''): leave it out")
+        raise UserError(f"--runs: {file} was measured on no test image: leave it out")
     if missing := [k for k in ("method", "seed", "tasks", "test", "sizes") if k not in results]:
         raise UserError(f"--runs: {file} has no {', '.join(missing)}: it is not the {RESULTS} of a run")
     if file.name != RESULTS:  # the folder may hold several, and what lies beside it would be of another run
@@ -179,8 +179,8 @@ def _read_one(name: str, file: Path) -> FinishedRun:
 
 
 def _without_test(results: Mapping[str, Any]) -> bool:
-    """Whether these are the results of a run without images that looked at none for its numbers either."""
-    return "agreement" in results and "test" not in results
+    """Whether these are the results of a student that was measured on no labelled image."""
+    return "test" not in results and bool({"agreement", "unlabelled"} & set(results))
 
 
 # -- what a results file says ------------------------------------------------------------------------------------------

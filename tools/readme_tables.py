@@ -1,0 +1,228 @@
+"""The tables of README.md, made from results/: what stands between <!-- NAME --> and <!-- end --> is rewritten.
+
+    python tools/readme_tables.py            # rewrites README.md
+    python tools/readme_tables.py --check    # says whether it is what results/ hold, and writes nothing
+
+Reads what `amalgam-compare` wrote there, not the runs: tests/test_readme.py asks that both are made anew from the committed runs.
+"""
+
+from collections.abc import Callable, Sequence
+import csv
+import json
+from pathlib import Path
+import re
+import sys
+
+from absl import app, flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from amalgam_tf import report  # noqa: E402  the project need not be installed
+from amalgam_tf.report import text  # noqa: E402
+
+_CHECK = flags.DEFINE_bool("check", False, "say whether README.md is what results/ hold, write nothing")
+
+ROOT = Path(__file__).resolve().parent.parent
+README, RESULTS = ROOT / "README.md", ROOT / "results"
+HAIR, MOUTH, CIFAR10 = "Black_Hair, Blond_Hair, Brown_Hair, Bangs", "Big_Lips, Smiling, Mouth_Slightly_Open, Wearing_Lipstick", "X1, X2"
+GROUPS = {"hair": HAIR, "mouth": MOUTH, "CIFAR-10": CIFAR10}
+
+
+# -- what results/ hold -------------------------------------------------------------------------------------------------
+def rows(file: str) -> list[dict[str, str]]:
+    with open(RESULTS / file, newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+def one(found: Sequence[dict[str, str]], **wanted: str) -> dict[str, str]:
+    """The only row with these cells.
+
+    Raises:
+        LookupError: there is none, or there are several.
+    """
+    fitting = [row for row in found if all(row[k] == v for k, v in wanted.items())]
+    if len(fitting) != 1:
+        raise LookupError(f"{len(fitting)} rows have {wanted}")
+    return fitting[0]
+
+
+def section(file: str, title: str) -> list[str]:
+    """The lines of the first table below a heading of a Markdown file."""
+    body = (RESULTS / file).read_text(encoding="utf-8").split(f"# {title}\n", 1)[1]
+    found = re.search(r"(?:^\|.*\n)+", body, re.M)
+    return found[0].splitlines()
+
+
+def columns(table: Sequence[str], *wanted: str) -> list[str]:
+    """These columns of a table."""
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in table]
+    places = [cells[0].index(name) for name in wanted]
+    return text.table(wanted, [[row[i] for i in places] for row in cells[2:]])
+
+
+# -- differences and what they say --------------------------------------------------------------------------------------
+def signed(value: str, factor: float, digits: int) -> str:
+    return f"{factor * float(value):+.{digits}f}"
+
+
+def interval(row: dict[str, str], factor: float, digits: int) -> str:
+    """`+2.1 (+1.6 .. +2.6)`."""
+    mean, low, high = (signed(row[k], factor, digits) for k in ("difference", "low", "high"))
+    return f"{mean} ({low} .. {high})"
+
+
+def verdict(row: dict[str, str]) -> str:
+    """Of `better`: the interval must lie on one side of zero, and so must every seed; one seed alone claims nothing."""
+    low, high = float(row["low"]), float(row["high"])
+    seeds = [float(row[k]) for k in ("smallest", "largest") if k in row] or [low, high]
+    side = (min(low, *seeds) > 0) - (max(high, *seeds) < 0)
+    if not side:
+        return "no difference"
+    said = "holds" if side > 0 else "does not hold"
+    return said if int(row["seeds"]) > 1 else f"{said} (one seed)"
+
+
+AFK = {
+    "the student beats its teachers, mAP": ("AFK argmin", "its teachers"),
+    "the student beats plain distillation of as many steps, mAP": ("AFK argmin", "distillation"),
+}
+CUSTOMIZE = {  # accuracy in points; claim -> row of the differences -> groups
+    "component nets beat the mean of their source nets": ("component - mean of its source nets", ("hair", "CIFAR-10")),
+    "target nets beat their component nets": ("target of {n} component nets - its component net", ("hair", "CIFAR-10")),
+    "choosing a teacher by entropy helps": ("whole - without teacher selection", ("hair",)),
+    "transfer bridges help": ("whole - without transfer bridge", ("hair",)),
+    "two stages beat one": ("two-stage - one-shot", ("hair",)),
+}
+SOKA = (  # change of the main errors in percent, mean over the two tasks
+    "the student is on par with its teachers",
+    "the whole method helps",
+    "MIA helps",
+    "ACCT helps",
+    "a strong auxiliary teacher helps",
+    "a weak auxiliary teacher hurts",
+)
+
+
+def customize_row(claim: str, group: str) -> dict[str, str]:
+    n = {"hair": "4", "mouth": "4", "CIFAR-10": "2"}[group]
+    found = rows("customize_part/customize_part_differences.csv")
+    return one(found, family=GROUPS[group], claim=CUSTOMIZE[claim][0].format(n=n), task="mean", metric="accuracy")
+
+
+def overview() -> list[str]:
+    """What holds up of every paper: measured differences, their intervals, verdicts."""
+    lines = []
+    for claim, (a, b) in AFK.items():
+        row = one(rows("voc2012_part/voc2012_part_bootstrap.csv"), a=a, b=b, seed="all")
+        lines.append(["AFK", claim, interval(row, 1, 3), row["seeds"], verdict(row)])
+    for claim, (_, groups) in CUSTOMIZE.items():
+        for group in groups:
+            row = customize_row(claim, group)
+            lines.append(["Customize", f"{claim}, accuracy in points, {group}", interval(row, 100, 1), row["seeds"], verdict(row)])
+    for claim in SOKA:
+        row = one(
+            rows("soka_scenes/soka_scenes_claims.csv"),
+            pair="depth-edge2d",
+            claim=claim,
+            task="mean",
+            seed="all",
+            metric="change of error %",
+        )
+        lines.append(["SOKA", f"{claim}, change of error in %", interval(row, 1, 1), row["seeds"], row["verdict"]])
+    return text.table(["paper", "claim", "here (95 % interval)", "seeds", "verdict"], lines)
+
+
+# -- the blocks ---------------------------------------------------------------------------------------------------------
+def quickstart() -> list[str]:
+    return list(report.table(json.loads((RESULTS / "quickstart/student.json").read_text(encoding="utf-8"))))
+
+
+def afk_differences() -> list[str]:
+    table = section("voc2012_part/voc2012_part.md", "Differences")
+    return [*table[:2], *(line for line in table if "| all " in line)]
+
+
+def customize() -> list[str]:
+    """Networks by group: medians over seeds of the means over the group's tasks."""
+    lines = []
+    for group, family in GROUPS.items():
+        for column in ("accuracy %", "balanced %")[: 1 if group == "CIFAR-10" else 2]:  # whose classes are equally frequent
+            said = [_mean_of(family, network, column) for network in ("mean of its source nets", "its component nets", "target of")]
+            majority = _mean_of(family, "target of", "majority %") if column == "accuracy %" else "50.0"
+            lines.append([group, column, _mean_of(family, "target of", "seeds"), *said, majority])
+    return text.table(["group", "metric", "seeds", "source nets, mean", "component nets", "target net", "majority"], lines)
+
+
+def _mean_of(family: str, network: str, column: str) -> str:
+    """A cell of the first table of a family with this column that has a row for the mean over its tasks of this network."""
+    body = (RESULTS / "customize_part/customize_part.md").read_text(encoding="utf-8").split(f"\n## {family}\n", 1)[1].split("\n## ", 1)[0]
+    for table in re.findall(r"(?:^\|.*\n)+", body, re.M):
+        head, _, *found = ([c.strip() for c in line.strip("|").split("|")] for line in table.splitlines())
+        for row in found:
+            if column in head and row[0].startswith("mean of") and row[1].startswith(network):
+                return row[head.index(column)]
+    raise LookupError(f"no mean of {network!r} with {column!r} below {family!r}")
+
+
+def customize_claims() -> list[str]:
+    """Differences of the means over a group's tasks, in points."""
+    found, lines = rows("customize_part/customize_part_differences.csv"), []
+    claims = dict.fromkeys(r["claim"] for r in found if r["task"] == "mean")
+    for claim in claims:
+        for group, family in GROUPS.items():
+            own = [r for r in found if (r["family"], r["claim"], r["task"]) == (family, claim, "mean")]
+            if own:
+                shown = [interval(one(own, metric=metric), 100, 1) for metric in ("accuracy", "balanced_accuracy")]
+                lines.append([claim, group, own[0]["seeds"], *shown])
+    return text.table(["difference", "group", "seeds", "accuracy, points (95 % interval)", "balanced accuracy"], lines)
+
+
+def soka() -> list[str]:
+    table = section("soka_scenes/soka_scenes.md", "Variants of depth-edge2d")
+    return [line for line in table if "(same run as ours)" not in line]
+
+
+def soka_claims() -> list[str]:
+    """The claims on the mean over both tasks."""
+    table = section("soka_scenes/soka_scenes.md", "Claims")
+    return columns([*table[:2], *(line for line in table if "| depth-edge2d |" in line and "| mean " in line)], *_CLAIM)
+
+
+_CLAIM = ("claim", "seeds", "change %", "95 % interval", "seeds from .. to", "verdict")
+BLOCKS: dict[str, Callable[[], list[str]]] = {
+    "overview": overview,
+    "quickstart": quickstart,
+    "afk": lambda: section("voc2012_part/voc2012_part.md", "Networks"),
+    "afk differences": afk_differences,
+    "customize": customize,
+    "customize differences": customize_claims,
+    "soka": soka,
+    "soka claims": soka_claims,
+}
+
+
+# -- the page -----------------------------------------------------------------------------------------------------------
+def rewritten(page: str) -> str:
+    """The page with every block made anew.
+
+    Raises:
+        LookupError: it has a block that nothing here makes, lacks one, or has one twice.
+    """
+    pattern = re.compile(r"(<!-- ([a-z ]+) -->\n).*?(<!-- end -->)", re.S)
+    found = [m[2] for m in pattern.finditer(page)]
+    if sorted(found) != sorted(BLOCKS):
+        raise LookupError(f"README.md has the blocks {sorted(found)}, made here are {sorted(BLOCKS)}")
+    return pattern.sub(lambda m: m[1] + "\n" + "\n".join(BLOCKS[m[2]]) + "\n\n" + m[3], page)
+
+
+def main(_) -> None:
+    page = README.read_text(encoding="utf-8")
+    made = rewritten(page)
+    if not _CHECK.value:
+        README.write_text(made, encoding="utf-8")
+    elif made != page:
+        sys.exit("README.md is not what results/ hold: python tools/readme_tables.py")
+
+
+if __name__ == "__main__":
+    app.run(main)
