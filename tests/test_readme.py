@@ -6,10 +6,25 @@ import re
 
 import pytest
 
-from amalgam_tf import report
+from amalgam_tf import data, published, report
+from amalgam_tf.methods import load_config
+from amalgam_tf.tasks import parse
+from tests.loading import tool
 
 ROOT = Path(__file__).parents[1]
-PART = "results/voc2012_part"
+RUNS = {  # folder of results -> its runs
+    "voc2012_part": ["seed*/*"],
+    "customize_part": ["seed*/**"],
+    "soka_scenes": ["seed*/*", "teachers/*"],
+    "soka_rgbd": ["seed*/*", "teachers/*"],
+}
+FACTS = {
+    "3.11": "Python",
+    "40.11": "parameters of a task-bank teacher: tests/models/test_encoder_decoder.py",
+    "56.56": "of a student of two",
+    **dict.fromkeys(("92.9", "92.1", "93.8", "0.99", "0.2"), "AFK's tables: published/notes.json and spec"),
+    "0.5": "the threshold of an accuracy",
+}
 
 
 @pytest.fixture(scope="module")
@@ -17,42 +32,37 @@ def readme():
     return (ROOT / "README.md").read_text()
 
 
-def test_quickstart_table_is_made_from_its_results(readme):
-    results = json.loads((ROOT / "results/quickstart/student.json").read_text())
-    assert "\n".join(report.table(results)) in readme
+def test_tables_are_made_from_results(readme):
+    with tool("readme_tables") as tables:
+        assert tables.rewritten(readme) == readme, "python tools/readme_tables.py"
 
 
-def test_summary_over_seeds_is_made_from_its_runs_and_stands_in_the_readme(readme, tmp_path, monkeypatch):
-    """`compare` on the committed runs writes the committed summary, and README shows its tables."""
+@pytest.mark.parametrize("folder", sorted(RUNS))
+def test_results_are_made_from_their_runs(folder, tmp_path, monkeypatch):
+    """`compare` on the committed runs writes the committed tables."""
     monkeypatch.chdir(ROOT)
-    report.compare([f"{PART}/seed*/*"], tmp_path, summary="voc2012_part")
-    written = (tmp_path / "voc2012_part.md").read_text()
-    assert written == (ROOT / PART / "voc2012_part.md").read_text()
-    networks, differences = (section(written, title) for title in ("Networks", "Differences"))
-    assert "\n".join(networks) in readme
-    assert "\n".join([*differences[:2], *(line for line in differences if "| all " in line)]) in readme
+    report.compare([f"results/{folder}/{place}" for place in RUNS[folder]], tmp_path, summary=folder)
+    written = [p for p in sorted(tmp_path.iterdir()) if p.suffix in (".md", ".csv")]
+    assert len(written) >= 2
+    for path in written:
+        assert path.read_text() == (ROOT / "results" / folder / path.name).read_text(), path.name
 
 
-def test_customize_over_seeds_is_made_from_its_runs(readme, tmp_path, monkeypatch):
-    """README's means are cells of the summary's rows over all tasks of a group."""
-    monkeypatch.chdir(ROOT)
-    report.compare(["results/customize_part/seed*/**"], tmp_path, summary="customize_part")
-    for name in ("customize_part.md", "customize_part_differences.csv"):
-        assert (tmp_path / name).read_text() == (ROOT / "results/customize_part" / name).read_text()
-    means = {
-        cell.strip()
-        for line in (tmp_path / "customize_part.md").read_text().splitlines()
-        if "| mean of" in line
-        for cell in line.split("|")
-    }
-    shown = [line for line in readme.splitlines() if line.startswith(("| hair,", "| mouth,", "| CIFAR-10,", "| balanced %"))]
-    assert len(shown) == 5 and {cell.strip() for line in shown for cell in line.split("|")[3:6]} <= means
+def test_numbers_outside_the_tables_are_facts_about_the_papers(readme):
+    """What was measured stands in tables; every other decimal number is listed above, with where it is from."""
+    prose = re.sub(r"<!-- [a-z ]+ -->\n.*?<!-- end -->|^```.*?^```", "", readme, flags=re.S | re.M)
+    assert set(re.findall(r"\d+\.\d+", prose)) == set(FACTS)
+    notes = json.dumps(published.notes_of("afk_table1/TargetRes50"))
+    assert "92.92" in notes and "0.99" in notes
 
 
-def section(markdown: str, title: str) -> list[str]:
-    """The lines of the table below a heading."""
-    body = markdown.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
-    return [line for line in body.splitlines() if line.startswith("|")]
+def test_the_config_of_ones_own_loads(readme, tmp_path):
+    """The one that README writes out, beside the two teachers it names."""
+    (code,) = (c for c in re.findall(r"^```python\n(.*?)^```", readme, re.S | re.M) if "def get_config" in c)
+    (tmp_path / "mine.py").write_text(code)
+    config = load_config(str(tmp_path / "mine.py"))
+    assert config.method == "afk" and set(config.data) == set(data.DEFAULTS) and config.data.test == data.NO_TEST
+    assert [w.task for w in parse(config.tasks)] == ["dog", "horse"] and list(config.teachers) == ["farm", "pets"]
 
 
 def test_figures_of_the_readme_exist(readme):

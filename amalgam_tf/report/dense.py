@@ -23,6 +23,7 @@ HEADS = {  # metric -> (head of its column, digits): a task shows those that it 
     "within_30": ("<30 deg", 4),
 }
 PAPER = {f"paper_{key}": (f"paper-style {key}", 3) for key in ("rmse", "rel", "d1.25", "d1.25^2", "d1.25^3")}
+_DEAD = 1e3  # sigma over the student's features: of students that learn it is about 1, of dead ones 1e9 and more
 SAID = (
     "Over all valid pixels of the test images. Depth in metres, angles in degrees, other maps as shares of their coded range. `constant` "
     "and `mean_map` do not look at the image. The paper-style columns are of unmasked metres or of maps on a scale of 0 to 255 or 256; the "
@@ -59,7 +60,7 @@ def sections(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], work
     """
     folder, lines = workdir / "figures", [SAID, ""]
     if results["method"] == "soka":
-        lines += ["## Amalgamation", "", *_amalgamation(results), ""]
+        lines += ["## Amalgamation", "", *_amalgamation(results, rows), ""]
     panels = workdir / "panels.npz"
     if panels.exists():
         with np.load(panels, allow_pickle=False) as arrays:
@@ -73,7 +74,7 @@ def sections(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], work
     return lines
 
 
-def _amalgamation(results: Mapping[str, Any]) -> list[str]:
+def _amalgamation(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     variant, best = results["variant"], results["best"]
     weights = ", ".join(f"{t} {w:.3f}" for t, w in results["task_weights"].items())
     lines = [
@@ -82,9 +83,21 @@ def _amalgamation(results: Mapping[str, Any]) -> list[str]:
         f"* task weights at the end: {weights}",
         f"* held-out soft losses: {', '.join(f'{t} {v:.5f}' for t, v in results['held_out'].items())}",
         f"* kept: step {best['step']:.0f} of {best['steps']} (smallest held-out sum of the soft losses)",
+        *_features(rows),
     ]
     similar = results["similarities"]
     if similar:
-        rows = [[a, *(f"{similar[a][b]:.3f}" for b in similar)] for a in similar]
-        lines += ["", "Similarity of the teachers (rank correlation of their dissimilarities):", "", *text.table(["", *similar], rows)]
+        each = [[a, *(f"{similar[a][b]:.3f}" for b in similar)] for a in similar]
+        lines += ["", "Similarity of the teachers (rank correlation of their dissimilarities):", "", *text.table(["", *similar], each)]
     return lines
+
+
+def _features(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How large sigma is beside the student's features, as logged last: both may shrink to nothing together (spec S2)."""
+    last = {key.rpartition("/")[2]: value for row in rows for key, value in row.items() if "/amalgamated/" in key}
+    if not last:
+        return []
+    said = [f"* amalgamated features / the student's, in size: {', '.join(f'{tap} {value:.3g}' for tap, value in last.items())}"]
+    if dead := [tap for tap, value in last.items() if not value < _DEAD]:
+        said.append(f"* **the student died at {', '.join(dead)}**: it writes zeros there, so that every image gets the same maps (S2)")
+    return said

@@ -86,6 +86,14 @@ class TestSections:
         assert "* auxiliary teacher: none" in written and "Similarity of the teachers" not in written
         assert "figures/" not in written and not list((tmp_path / "figures").iterdir())
 
+    @pytest.mark.parametrize(("last", "dies"), [(1.25, False), (3e10, True), (float("nan"), True)])
+    def test_a_code_that_died_is_said(self, tmp_path, last, dies):
+        """S2; by what was logged last."""
+        rows = [{"total": t, "collaboration/amalgamated/b3": 1.0, "collaboration/amalgamated/code": x} for t, x in ((1, 2.0), (2, last))]
+        said = "\n".join(dense._features([*rows, {"total": 3, "held_out/soft": 0.1}]))
+        assert f"the student's, in size: b3 1, code {last:.3g}" in said
+        assert ("**the student died at code**" in said) is dies
+
     def test_teachers_have_no_amalgamation(self, tmp_path):
         lines = dense.sections({"method": "dense_teacher", "tasks": [DEPTH], "test": fakes_soka.run(0.1)[0]["test"]}, [], tmp_path)
         assert "## Amalgamation" not in lines and any("paper-style" in line for line in lines)
