@@ -209,16 +209,17 @@ def two_inputs(setting: Setting, student: BlockNet, k: int, written: Mapping[str
         k: position of the block.
         written: group -> what it writes for these codes, the image last.
     """
-    groups, config = list(written), setting.config.block
+    groups = list(written)
     image = setting.preprocessing(written[groups[-1]])
-    if k == 0:
-        return [(1.0, image)]
-    pairs = []
-    if config.lambda1:
-        pairs.append((config.lambda1, student.run(image, stop=k - 1)))
-    if config.lambda2:
-        pairs.append((config.lambda2, written[groups[len(groups) - 1 - k]]))
-    return [(weight, tf.stop_gradient(tf.cast(x, pairs[0][1].dtype))) for weight, x in pairs]
+    made = {"F1": lambda: student.run(image, stop=k - 1) if k else image, "F2": lambda: written[groups[len(groups) - 1 - k]]}
+    inputs = [(weight, made[name]()) for name, weight in input_weights(setting, k).items()]
+    return [(weight, tf.stop_gradient(tf.cast(x, inputs[0][1].dtype))) for weight, x in inputs]
+
+
+def input_weights(setting: Setting, k: int) -> dict[str, float]:
+    """lambda of the inputs that block k has (G5): F1 and F2 as far as they are not 0; of the first block the image alone."""
+    config = setting.config.block
+    return {name: weight for name, weight in (("F1", config.lambda1), ("F2", config.lambda2)) if weight} if k else {"F1": 1.0}
 
 
 def dual_loss(
@@ -267,7 +268,7 @@ def converged_losses(
 
     of_inputs = source.over_codes(logits, len(setting.images.pixels["held_out"]), config.gen.z_dim, run.seed_of("held_out"))
     each = [losses_by_stream(setting.streams, rows, targets, setting.hard) for rows in of_inputs]
-    weights = [w for w in (config.block.lambda1, config.block.lambda2) if w] if k else [1.0]
+    weights = list(input_weights(setting, k).values())
 
     def mean(stream: str, key: str) -> float:
         values = [np.mean(terms[stream][key], dtype=np.float64) for terms in each]
