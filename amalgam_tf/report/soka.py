@@ -17,6 +17,7 @@ from amalgam_tf.report.runs import STUDENT, FinishedRun, Group
 
 METHOD, TEACHER = "soka", "dense_teacher"
 TEACHERS, TRIVIAL = runs.TEACHERS, ("constant", "mean_map")
+_WHO = ("teacher", *TRIVIAL)  # in the results of a teacher
 OURS, NAMED = "ours", "depth-edge2d"  # the pair of tables 3 to 5
 RATE, FAST = 1e-4, 1e-3  # of the task weights: the paper's two in fig. 5
 _WHOLE = {
@@ -190,7 +191,7 @@ def _poor_teachers(pair: Pair) -> list[str]:
 # -- what was measured ------------------------------------------------------------------------------------------------
 def kind_of(run: FinishedRun, task: str) -> str:
     """`depth`, `normal` or `map`, by the metrics a task has."""
-    measured = run.results["test"][STUDENT]["per_task"][task]
+    measured = run.results["test"]["teacher" if run.method == TEACHER else STUDENT]["per_task"][task]
     return "normal" if "mean_deg" in measured else "depth" if "absrel" in measured else "map"
 
 
@@ -267,6 +268,19 @@ def lines_of(table: str, pair: Pair) -> list[Line]:
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
+def teacher_table(found: Sequence[FinishedRun]) -> list[str]:
+    """Teachers, of all tasks that have one, beside what does not look at the image."""
+    by_task: dict[str, list[FinishedRun]] = {}
+    for taught in found:
+        by_task.setdefault(taught.results["tasks"][0], []).append(taught)
+    rows = []
+    for task, own in by_task.items():
+        for metric in MAIN[kind_of(own[0], task)]:
+            each = {who: [r.results["test"].get(who, {}).get("per_task", {}).get(task, {}).get(metric) for r in own] for who in _WHO}
+            rows.append([task, head(metric), str(len(own)), *(text.spread(v, dense.HEADS[metric][1]) for v in each.values())])
+    return text.table(["task", "metric", "seeds", *_WHO], rows) if rows else []
+
+
 def table_1(found: Sequence[Pair]) -> list[str]:
     """Teacher, student and what does not look at the image, pair by pair, task by task, metric by metric."""
     rows = []

@@ -27,7 +27,7 @@ def write(name: str, found: Sequence[FinishedRun], teachers: Sequence[FinishedRu
     Args:
         name: of the files.
         found: runs of SOKA on one test part, of any tasks and variants.
-        teachers: runs of their teachers, for the list of runs only: their numbers are measured again by the runs they teach.
+        teachers: runs of their teachers, those too that teach nobody here.
         output: an existing folder.
         resamples: number of bootstrap resamples.
 
@@ -42,6 +42,7 @@ def write(name: str, found: Sequence[FinishedRun], teachers: Sequence[FinishedRu
     said += [*(f"* {n}" for n in notes), *[""] * bool(notes)]
     files = [_write_csv(made, output / f"{name}.csv")]
     said += _said_claims(made, found, name, output, resamples, files)
+    said += ["## Teachers", "", *soka.teacher_table(teachers), ""] if teachers else []
     said += _said_tables(made)
     said += _said_figures(made, name, output, files)
     origin = [replace(g, label=f"{p.name}: {g.label}") for p in made for g in p.groups]

@@ -85,6 +85,21 @@ class TestWrite:
         assert {r["claim"] for r in claims} == {"the student is on par with its teachers", "the whole method helps"}
         assert {r["verdict"] for r in claims if r["metric"] != soka_claims.CHANGE or r["seed"] != "all"} == {""}
 
+    def test_teachers_stand_beside_what_does_not_look_at_the_image(self):
+        """Of two seeds, one of depth and one of normals."""
+
+        def taught(task, metrics, seed):
+            test = {who: {"per_task": {task: {k: (1 + i + seed) * v for k, v in metrics.items()}}} for i, who in enumerate(soka._WHO)}
+            return runs.FinishedRun("x", {"method": "dense_teacher", "tasks": [task], "seed": seed, "test": test}, None, None)
+
+        depth = [taught(DEPTH, {"rmse": 1.0, "absrel": 0.1, "d1.25": 0.2}, s) for s in (0, 1)]
+        lines = [
+            [c.strip() for c in line.strip("|").split("|")] for line in soka.teacher_table([*depth, taught("normal", {"mean_deg": 9.0}, 0)])
+        ]
+        assert lines[0] == ["task", "metric", "seeds", "teacher", "constant", "mean_map"]
+        assert lines[2] == [DEPTH, "rmse", "2", "1.5000 [1.0000..2.0000]", "2.5000 [2.0000..3.0000]", "3.5000 [3.0000..4.0000]"]
+        assert lines[5] == ["normal", "mean deg", "1", "9.00", "18.00", "27.00"] and lines[6][3:] == ["-", "-", "-"]
+
     def test_missing_variants_leave_gaps(self, tmp_path):
         experiment(tmp_path / "runs", seeds=(0,), names=("kd_mia",))
         report.compare([str(tmp_path / "runs" / "*" / "*")], tmp_path / "out", resamples=5)
