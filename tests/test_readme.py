@@ -24,6 +24,7 @@ FACTS = {
     "56.56": "of a student of two",
     **dict.fromkeys(("92.9", "92.1", "93.8", "0.99", "0.2"), "AFK's tables: published/notes.json and spec"),
     "0.5": "the threshold of an accuracy",
+    "0.01": "nats of branch.tolerance",
 }
 
 
@@ -42,7 +43,7 @@ def test_results_are_made_from_their_runs(folder, tmp_path, monkeypatch):
     """`compare` on the committed runs writes the committed tables."""
     monkeypatch.chdir(ROOT)
     report.compare([f"results/{folder}/{place}" for place in RUNS[folder]], tmp_path, summary=folder)
-    written = [p for p in sorted(tmp_path.iterdir()) if p.suffix in (".md", ".csv")]
+    written = [p for p in sorted(tmp_path.iterdir()) if p.name.startswith(folder) and p.suffix in (".md", ".csv")]
     assert len(written) >= 2
     for path in written:
         assert path.read_text() == (ROOT / "results" / folder / path.name).read_text(), path.name
@@ -74,6 +75,8 @@ def test_figures_of_the_readme_exist(readme):
 def test_every_results_file_says_how_it_was_made(path):
     results = json.loads(path.read_text())
     assert results["command"].startswith("python -m amalgam_tf.bin.") and results["commit"] and isinstance(results["seed"], int)
+    if {"constant", "mean_map"} <= set(results["test"]):  # the trivial predictors of maps are networks of their own
+        return
     for who, measured in results["test"].items():
         if isinstance(measured, dict):
             for task, row in measured["per_task"].items():

@@ -212,7 +212,7 @@ def rewritten(page: str) -> str:
     found = [m[2] for m in pattern.finditer(page)]
     if sorted(found) != sorted(BLOCKS):
         raise LookupError(f"README.md has the blocks {sorted(found)}, made here are {sorted(BLOCKS)}")
-    return pattern.sub(lambda m: m[1] + "\n" + "\n".join(BLOCKS[m[2]]) + "\n\n" + m[3], page)
+    return pattern.sub(lambda m: m[1] + "\n" + "\n".join(BLOCKS[m[2]]()) + "\n\n" + m[3], page)
 
 
 def main(_) -> None:
