@@ -53,7 +53,7 @@ def test_numbers_outside_the_tables_are_facts_about_the_papers(readme):
     """What was measured stands in tables; every other decimal number is listed above, with where it is from."""
     prose = re.sub(r"<!-- [a-z ]+ -->\n.*?<!-- end -->|^```.*?^```", "", readme, flags=re.S | re.M)
     assert set(re.findall(r"\d+\.\d+", prose)) == set(FACTS)
-    notes = json.dumps(published.notes_of("afk_table1/TargetRes50"))
+    notes = str(published.notes_of("afk_table1/TargetRes50"))
     assert "92.92" in notes and "0.99" in notes
 
 
