@@ -77,7 +77,7 @@ def verdict(row: dict[str, str]) -> str:
     seeds = [float(row[k]) for k in ("smallest", "largest") if k in row] or [low, high]
     side = (min(low, *seeds) > 0) - (max(high, *seeds) < 0)
     if not side:
-        return "no difference"
+        return "not shown"
     said = "holds" if side > 0 else "does not hold"
     return said if int(row["seeds"]) > 1 else f"{said} (one seed)"
 

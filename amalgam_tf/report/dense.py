@@ -94,7 +94,7 @@ def _amalgamation(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
 
 def _features(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """How large sigma is beside the student's features, as logged last: both may shrink to nothing together (spec S2)."""
-    last = {key.rpartition("/")[2]: value for row in rows for key, value in row.items() if "/amalgamated/" in key}
+    last = {key.rpartition("/")[2]: value for row in rows for key, value in row.items() if "amalgamated/" in key}
     if not last:
         return []
     said = [f"* amalgamated features / the student's, in size: {', '.join(f'{tap} {value:.3g}' for tap, value in last.items())}"]

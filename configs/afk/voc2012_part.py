@@ -10,7 +10,8 @@ Expected: see results/voc2012_part.
 
 Argument: one of `student` (default: AFK with the paper's branch rule), `tolerance` or `budget` (our branch rules, on the blocks of the run
 in `../student`), `distill` (plain distillation of as many steps) and `paper` (the paper's schedule, batch size, gate and units; hours).
-All experiments in one go, with their estimated times: python tools/voc2012_part.py --dry_run
+All experiments in one go, with their estimated times: python -m amalgam_tf.bin.reproduce
+--artefact=afk.table1,afk.table2 --scale=small --dry_run
 """
 
 from configs import common

@@ -5,7 +5,7 @@ Command: python -m amalgam_tf.bin.train --config=configs/customize/celeba.py:hai
 Data: CelebA, aligned and cropped: the folder with list_attr_celeba.txt, list_eval_partition.txt and img_align_celeba/.
 Hardware and expected time: one GPU of 12 GB or more, about half a day for a group with its 6 to 10 source nets and 3 or 4 component
     nets, which are trained on the way and shared by all runs of a group (estimated, never run at this scale); `part`: 2 CPU cores, see
-    tools/customize_part.py.
+    amalgam_tf.bin.reproduce --artefact=customize.table3 --scale=small.
 Published row: cust_table3/<group>/<attribute>, several where several attributes are learnt; cust_table5, 8 and 9 by the words below.
 Expected: component above source nets, target about as good as components; the majority class stands beside (C14).
 

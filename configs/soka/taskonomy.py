@@ -4,8 +4,8 @@ Command: python -m amalgam_tf.bin.train --config=configs/soka/taskonomy.py:depth
     --config.data.root=taskonomy
 Data: Taskonomy, building wiconisco of its val split (S13: 3,000 random images test); data.root is the folder that holds it. `scenes` needs
     none. `rgbd`: what tools/prepare_7scenes.py makes of 7-Scenes frames.
-Hardware and expected time: 600,000 steps are weeks on one GPU; `scenes` and `rgbd` some minutes on 2 CPU cores with their teachers, which
-    are trained on the way.
+Hardware and expected time: 600,000 steps are weeks on one GPU; `scenes` and `rgbd`: 2 CPU cores, ten minutes, or about an hour with the
+    teachers (five, three) that train_missing_teachers trains on the way.
 Published row: soka_table1 to soka_table5.
 Expected: see results/soka_scenes and results/soka_rgbd.
 
