@@ -88,6 +88,7 @@ def teacher(
     residual_start: str = "ones",
     epochs: float = 30.0,
     settle_epochs: float = 0.0,
+    power: int = 1,
 ) -> ConfigDict:
     """A supervised pixel-to-pixel teacher: our defaults.
 
@@ -102,6 +103,7 @@ def teacher(
         residual_start: ones, or zeros: units start as the identity.
         epochs: passes over the images.
         settle_epochs: further ones, with stored batch-norm statistics.
+        power: of the difference that is its loss: 1 (the task bank's L1) or 2.
     """
     config = common.base(command, "dense_teacher")
     config.tasks, config.name = task, name or task
@@ -119,6 +121,7 @@ def teacher(
         )
     )
     config.epochs, config.settle_epochs, config.batch_size = float(epochs), settle_epochs, 32
+    config.power = power
     config.optimizer = common.adam(1e-3)
     return config
 

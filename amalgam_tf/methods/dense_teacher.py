@@ -60,6 +60,8 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     networks = {"teacher": dense.Network(teacher.outputs, teacher.tasks)}
     networks |= {name: dense.Network(dense.trivial([task], true["train"], name), [task]) for name in dense.TRIVIAL}
     test = dense.on_test(run, networks, parts.test, pipeline.pixels(parts.test, size, cache), true["test"])
+    if poor := worse_than_mean_map(test, task):
+        run.say(poor)
     card["measured"] = test
     run.write(lambda: teacher.save(run.workdir / "teacher"))
     return {
@@ -72,13 +74,28 @@ def train(config: Any, run: Run) -> dict[str, Any]:
     }
 
 
+def worse_than_mean_map(test: Mapping[str, Any], task: Task) -> str:
+    """A note if a teacher's error is not below that of one map for all images: nobody can learn from it. Else ""."""
+    (error,) = {"rmse", "mean_deg"} & set(test["teacher"]["per_task"][task.name])
+    taught, guess = (test[who]["per_task"][task.name][error] for who in ("teacher", "mean_map"))
+    if taught is None or guess is None or taught < guess:
+        return ""
+    said = f"its {error} is {taught:.4g}, that of the mean map {guess:.4g}"
+    return (
+        f"note: the teacher of {task.name} has learned nothing of the image, {said}: "
+        "train it longer, or where maps are nearly empty set power=2"
+    )
+
+
 def check_choices(config: Any) -> None:
-    """Every choice that is a word.
+    """Every choice that is a word, and the power of the loss.
 
     Raises:
-        UserError: an unknown word, or another number of tasks than one.
+        UserError: an unknown word, another power than 1 and 2, or another number of tasks than one.
     """
     one_of("model.backbone", config.model.backbone, BACKBONES)
+    if config.power not in (1, 2):
+        raise UserError(f"power={config.power}: the loss of maps is their mean difference to the power 1 or 2, set one of them")
     optimizers.check(config.optimizer, "optimizer")
     task_of(config)
 
@@ -155,7 +172,7 @@ def training_phase(
     def each(batch, training):
         target, valid = dense.seen(batch, task)
         written = net.run(prepared(batch["images"]), training=training)
-        return losses.map_difference(prediction=written, target=target, mask=valid, power=1)
+        return losses.map_difference(prediction=written, target=target, mask=valid, power=config.power)
 
     name, steps, rest = "settle" if settle else "train", batches.steps(config.epochs), 0
     if config.settle_epochs:  # one schedule over both

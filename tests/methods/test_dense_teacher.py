@@ -33,6 +33,17 @@ def small(monkeypatch):
     monkeypatch.setattr(dense_teacher, "_network", lambda config, task, synchronized: helpers.dense_teacher("t", task.name, 0).net)
 
 
+@pytest.mark.parametrize(("task", "error"), [("edge_occlusion", "rmse"), ("normal", "mean_deg")])
+def test_a_teacher_no_better_than_the_mean_map_is_told(task, error):
+    def note(taught):
+        test = {who: {"per_task": {task: {error: value, "l1": 0.1}}} for who, value in (("teacher", taught), ("mean_map", 0.0838))}
+        return dense_teacher.worse_than_mean_map(test, codecs.task(task))
+
+    assert note(0.0837) == "" and note(None) == ""
+    assert f"{task} has learned nothing of the image, its {error} is 0.091, that of the mean map 0.0838: train" in note(0.091)
+    assert note(float("nan"))
+
+
 def refused(message, call, *args):
     with pytest.raises(UserError, match=message) as caught:
         call(*args)
@@ -49,6 +60,7 @@ class TestChoices:
             ({"task": "depht_zbuffer"}, "no codec 'depht_zbuffer'.* 'depth_zbuffer'"),
             ({"task": "normal,edge_texture"}, "has one task, not normal,edge_texture: set --config.tasks=depth_zbuffer"),
             ({"task": "*"}, r"has one task, not \*"),
+            ({"power": 3}, "power=3: the loss of maps .* power 1 or 2"),
             ({"task": "principal_curvature"}, "teacher ends in tanh and cannot learn true maps of principal_curvature.* convert the task"),
         ],
     )
@@ -89,8 +101,9 @@ class TestTraining:
             found[name] = dense.Truth({task.name: codes}, {task.name: valid})
         return found
 
-    def test_loss_is_the_mean_absolute_difference_over_known_pixels(self, small, tmp_path):
-        config = config_of()
+    @pytest.mark.parametrize("power", [1, 2])
+    def test_loss_is_the_mean_difference_over_known_pixels(self, small, tmp_path, power):
+        config = config_of(power=power)
         with Run(tmp_path, {}) as run:
             phase, net, true = phase_of(config, run, self.masked(config))
         batch = dict(next(iter(phase.data.dataset(0, 1))))
@@ -100,7 +113,7 @@ class TestTraining:
             code, valid = true["train"].codes["normal"][index], true["train"].valid["normal"][index]
             if view:
                 code, valid = code[:, ::-1] * [-1, 1, 1], valid[:, ::-1]
-            each.append(np.abs(map_ - code)[valid > 0].mean() if valid.any() else 0.0)
+            each.append((np.abs(map_ - code) ** power)[valid > 0].mean() if valid.any() else 0.0)
         assert 0 < each.count(0.0) < 6 and set(batch["view"].numpy()) == {0, 1}
         with tf.GradientTape() as tape:
             loss, _ = update.loss(batch)
@@ -108,7 +121,7 @@ class TestTraining:
         assert all(np.all(np.isfinite(g)) for g in tape.gradient(loss, [v.value for v in update.trains]))
         rows = true["held_out"]
         images = tf.constant(data.parts(config.data, ["normal"]).held_out.images, tf.float32)
-        off = np.abs(net.run(dense_teacher.preprocessing(config)(images)).numpy() - rows.codes["normal"])
+        off = np.abs(net.run(dense_teacher.preprocessing(config)(images)).numpy() - rows.codes["normal"]) ** power
         expected = np.mean([o[v > 0].mean() for o, v in zip(off, rows.valid["normal"], strict=True)])
         assert phase.validate() == {"loss": pytest.approx(expected, rel=1e-4)} and phase.keep_best == "loss"
 
