@@ -304,7 +304,7 @@ _DUAL_GAN = (
 # -- SOKA -------------------------------------------------------------------------------------------------------------
 _DENSE, _NAMED = "soka/taskonomy", "depth-edge2d"  # the pair of the paper's tables 3 to 5
 _OTHER_PAIRS = ("edge2d-normal", "depth-normal", "depth-edge3d", "edge2d-edge3d", "edge3d-normal")
-_ONE_SEED = tuple(f"{word},scenes" for word in (*(f":{p}" for p in _OTHER_PAIRS), "fast_weights"))
+_ONE_SEED = tuple(f":{pair},scenes" for pair in _OTHER_PAIRS)
 
 
 def _soka(name: str, said: str, *variants: str, pairs: Sequence[str] = (), figure: str = "", real: Sequence[Wanted] = ()) -> Artefact:
@@ -349,8 +349,8 @@ CHOICES: Mapping[str, Artefact] = {
             "soka",
             "task weights equal or weighing eq. 8 (S6), features aggregated as printed (S2), RGB-D frames",
             (
-                *_runs(_DENSE, f"{_NAMED},scenes"),
-                *_once(_runs(_DENSE, *(f"{_NAMED},{v},scenes" for v in ("equal", "weighted", "printed_mia")))),
+                *_runs(_DENSE, f"{_NAMED},scenes", f"{_NAMED},equal,scenes", f"{_NAMED},weighted,scenes"),
+                *_once(_runs(_DENSE, f"{_NAMED},printed_mia,scenes")),
                 *_once(_runs(_DENSE, "depth-normal,rgbd", "depth-normal,kd,rgbd")),
             ),
         ),

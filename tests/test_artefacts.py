@@ -124,6 +124,7 @@ def test_headline_runs_have_all_seeds():
         "soka.table3": "depth-edge2d(,dmtl|,gradnorm)?,scenes",
         "soka.table4": "depth-edge2d(,weak|,strong|,no_auxiliary)?,scenes",
         "soka.table5": "depth-edge2d(,kd|,kd_mia)?,scenes",
+        "soka.fig5": "depth-edge2d(,fast_weights)?,scenes",
     }
     for name, pattern in headline.items():
         found = [r for r in ARTEFACTS[name].small if re.fullmatch(pattern, r.config.partition(":")[2])]

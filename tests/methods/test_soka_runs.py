@@ -103,8 +103,9 @@ class TestRefusals:
             ({"mia__kind": "matmul", "mia__norm": "softmax_w"}, "mia.norm=softmax_w .* choose unit_rows"),
             ({"targets": "hard"}, "leave targets=soft and every teacher_weights at 1"),
             ({"teacher_weights__D": 2.0}, "leave targets=soft and every teacher_weights at 1"),
-            ({"train__steps": 0}, "set them to 1 or more"),
-            ({"init__steps": 0}, "set them to 1 or more"),
+            ({"train__steps": 0}, "set init.steps and train.steps, .* to 1 or more"),
+            ({"init__steps": 0}, "set init.steps and train.steps, .* to 1 or more"),
+            ({"train__settle_steps": -1}, "train.settle_steps to 0"),
         ],
     )
     def test_choices_that_cannot_be(self, changes, message):
