@@ -339,16 +339,22 @@ def _number(cell: str) -> str:
 
 
 def variant_table(pair: Pair) -> list[str]:
-    """The task's own main metrics of every variant beside the teachers and what does not look at the image."""
+    """The task's own main metrics of every variant beside the teachers and what does not look at the image; teachers that all seeds share
+    count as one seed."""
     first = pair.groups[0].first
     columns = [(t, m) for t in pair.tasks for m in MAIN[kind_of(first, t)]]
     any_run = {s: r for v in reversed(pair.variants) for s, r in pair.runs(v).items()} | pair.runs(OURS)
-    rows = [["teachers", str(len(any_run)), *(spread(any_run, TEACHERS, *c) for c in columns)]]
+
+    def beside(who: str) -> list[str]:
+        different = {tuple(measured(run, who, *c) for c in columns) for run in any_run.values()}
+        return [who, str(len(different)), *(spread(any_run, who, *c) for c in columns)]
+
+    rows = [beside(TEACHERS)]
     for variant in pair.variants:
         own, called = pair.runs(variant), pair.called(variant)
         cells = [text.NOTHING] * len(columns) if called != variant else [spread(own, STUDENT, *c) for c in columns]
         rows.append([called, str(len(own)), *cells])
-    rows += [[who, str(len(any_run)), *(spread(any_run, who, *c) for c in columns)] for who in TRIVIAL]
+    rows += map(beside, TRIVIAL)
     return text.table(["network", "seeds", *(f"{SHORT.get(t, t)} {head(m)}" for t, m in columns)], rows)
 
 

@@ -180,6 +180,12 @@ class TestTables3To5:
         assert shown[1] == ["dMTL", "dmtl, 0 seeds", *["-"] * 7]
         assert shown[2][:3] == ["", "published[^soka-lost-cells][^soka-supervised]", "?"]
 
+    def test_teachers_that_seeds_share_count_once(self):
+        for taught, count in (((0.1, 0.1), "1"), ((0.1, 0.11), "2")):
+            pair = paired(*(fakes_soka.run(0.2, taught=t, seed=s) for s, t in enumerate(taught)))
+            rows = {r[0]: r[1] for r in cells(soka.variant_table(pair))}
+            assert (rows["teachers"], rows["ours"]) == (count, "2")
+
     def test_variants_in_their_own_metrics(self):
         pair = paired(*(fakes_soka.run(v, variant=name) for name, v in (("ours", 0.12), ("strong", 0.2), ("kd", 0.15), ("weak", 0.2))))
         rows = {r[0]: r[1:] for r in cells(soka.variant_table(pair))}
