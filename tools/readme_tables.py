@@ -8,6 +8,7 @@ Reads what `amalgam-compare` wrote there, not the runs: tests/test_readme.py ask
 
 from collections.abc import Callable, Sequence
 import csv
+import functools
 import json
 from pathlib import Path
 import re
@@ -29,7 +30,9 @@ GROUPS = {"hair": HAIR, "mouth": MOUTH, "CIFAR-10": CIFAR10}
 
 
 # -- what results/ hold -------------------------------------------------------------------------------------------------
+@functools.cache
 def rows(file: str) -> list[dict[str, str]]:
+    """Those of a CSV file."""
     with open(RESULTS / file, newline="", encoding="utf-8") as opened:
         return list(csv.DictReader(opened))
 
@@ -53,21 +56,22 @@ def section(file: str, title: str) -> list[str]:
     return found[0].splitlines()
 
 
+def cells(line: str) -> list[str]:
+    """Of a line of a table."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
 def columns(table: Sequence[str], *wanted: str) -> list[str]:
     """These columns of a table."""
-    cells = [[c.strip() for c in line.strip("|").split("|")] for line in table]
-    places = [cells[0].index(name) for name in wanted]
-    return text.table(wanted, [[row[i] for i in places] for row in cells[2:]])
+    head, _, *found = map(cells, table)
+    places = [head.index(name) for name in wanted]
+    return text.table(wanted, [[row[i] for i in places] for row in found])
 
 
 # -- differences and what they say --------------------------------------------------------------------------------------
-def signed(value: str, factor: float, digits: int) -> str:
-    return f"{factor * float(value):+.{digits}f}"
-
-
 def interval(row: dict[str, str], factor: float, digits: int) -> str:
     """`+2.1 (+1.6 .. +2.6)`."""
-    mean, low, high = (signed(row[k], factor, digits) for k in ("difference", "low", "high"))
+    mean, low, high = (f"{factor * float(row[k]):+.{digits}f}" for k in ("difference", "low", "high"))
     return f"{mean} ({low} .. {high})"
 
 
@@ -108,9 +112,9 @@ NAMES = {"depth_zbuffer": "depth", "edge_texture": "edges", "mean": "mean of bot
 
 
 def customize_row(claim: str, group: str) -> dict[str, str]:
-    n = {"hair": "4", "mouth": "4", "CIFAR-10": "2"}[group]
-    found = rows("customize_part/customize_part_differences.csv")
-    return one(found, family=GROUPS[group], claim=CUSTOMIZE[claim][0].format(n=n), task="mean", metric="accuracy")
+    family, found = GROUPS[group], rows("customize_part/customize_part_differences.csv")
+    row = CUSTOMIZE[claim][0].format(n=len(family.split(", ")))
+    return one(found, family=family, claim=row, task="mean", metric="accuracy")
 
 
 def overview() -> list[str]:
@@ -155,7 +159,7 @@ def _mean_of(family: str, network: str, column: str) -> str:
     """A cell of the first table of a family with this column that has a row for the mean over its tasks of this network."""
     body = (RESULTS / "customize_part/customize_part.md").read_text(encoding="utf-8").split(f"\n## {family}\n", 1)[1].split("\n## ", 1)[0]
     for table in re.findall(r"(?:^\|.*\n)+", body, re.M):
-        head, _, *found = ([c.strip() for c in line.strip("|").split("|")] for line in table.splitlines())
+        head, _, *found = map(cells, table.splitlines())
         for row in found:
             if column in head and row[0].startswith("mean of") and row[1].startswith(network):
                 return row[head.index(column)]
@@ -183,8 +187,7 @@ def soka() -> list[str]:
 def soka_claims() -> list[str]:
     """The claims on the mean over both tasks."""
     table = section("soka_scenes/soka_scenes.md", "Claims")
-    cells = {line: [cell.strip() for cell in line.split("|")] for line in table}
-    return columns([*table[:2], *(line for line in table if {"depth-edge2d", "mean"} <= set(cells[line]))], *_CLAIM)
+    return columns([*table[:2], *(line for line in table if {"depth-edge2d", "mean"} <= set(cells(line)))], *_CLAIM)
 
 
 _CLAIM = ("claim", "seeds", "change %", "95 % interval", "seeds from .. to", "verdict")
