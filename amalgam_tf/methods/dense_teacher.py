@@ -3,7 +3,8 @@
 Serves SOKA's first step with nets of one's own where Taskonomy's checkpoints (`tools/convert_taskonomy.py`) are not at hand.
 
 Choices (ids of the project's spec)
-    Loss: mean absolute difference of the codes over valid pixels, as the task bank's, without its adversarial 0.4 %.
+    Loss: mean absolute difference of the codes over valid pixels, as the task bank's, without its adversarial 0.4 %. Where maps are nearly
+        empty nothing is then the best answer: switch `power=2`, for squares.
     S12  valid pixels by the z-buffer, per task (`data.codecs`).
     Views: plain and mirrored, the maps with them (normals change their x).
     Last epochs with stored statistics (`settle_epochs`): behind 30 layers of batch norm a small net trained on batch statistics alone is
