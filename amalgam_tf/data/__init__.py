@@ -214,7 +214,7 @@ def _only_readable(examples: Examples, cache: Path | None) -> Examples:
 def notes(*parts: Examples | None) -> list[str]:
     """A sentence for every part that lost images to `on_bad_image=skip`, or to a file of their truth that is not there."""
     found = []
-    for part in filter(None, parts):
+    for part in (p for p in parts if p is not None):
         lacking = [str(p) for p in part.skipped.values() if not p.exists()]
         unreadable = [str(p) for p in part.skipped.values() if p.exists()]
         reasons = {
@@ -248,8 +248,8 @@ def parts(options: Mapping[str, Any], tasks: Sequence[str] | None = None, untest
         options = {**options, **own, "one_vs_rest": False}
     train = load(options, options["train"])
     if tasks is not None:
-        train, test = (e.only(tasks) if e and e.tasks else e for e in (train, test))
-    if test and (shared := _identities(train) & _identities(test)):
+        train, test = (e if e is None or not e.tasks else e.only(tasks) for e in (train, test))
+    if test is not None and (shared := _identities(train) & _identities(test)):
         raise UserError(
             f"{len(shared)} images stand in both {train.name} and {test.name}, {min(shared)} first: test on others than those trained on"
         )
