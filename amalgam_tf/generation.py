@@ -103,12 +103,19 @@ def no_images(config: Any, size: int, tasks: Sequence[Task]) -> Generated:
 
 def make_generator(config: Any, teachers: Sequence[Teacher], seed: int, synchronized: bool = False, plain: bool = False) -> BlockNet:
     """A new generator for the blocks of the teachers' trunk; `plain`: for the image alone (DAFL's)."""
-    keras.utils.set_random_seed(seed)
-    net, gen = teachers[0].net, config.gen
+    net, gen, size = teachers[0].net, config.gen, teachers[0].preprocessing.size
     shapes = dict(list(net.shapes.items())[:-1])
     shapes = dict(list(shapes.items())[-1:]) if plain else shapes
-    size = teachers[0].preprocessing.size
-    return generator(shapes, size, z_dim=gen.z_dim, width=gen.width, bn_eps=gen.bn_eps, synchronized=synchronized)
+    signed = () if plain else _signed(net, list(shapes), size)
+    keras.utils.set_random_seed(seed)
+    return generator(shapes, size, signed, z_dim=gen.z_dim, width=gen.width, bn_eps=gen.bn_eps, synchronized=synchronized)
+
+
+def _signed(net: BlockNet, blocks: Sequence[str], size: int) -> list[str]:
+    """Those that write negative features, as DenseNets' transitions do; seen on noise in the range of normalised images."""
+    noise = np.random.default_rng(0).standard_normal((2, size, size, 3), np.float32)
+    written = net.taps(noise, stop=blocks[-1])
+    return [name for name in blocks if float(tf.reduce_min(written[name])) < 0]
 
 
 def in_groups(net: BlockNet, groups: int) -> BlockNet:
@@ -288,9 +295,11 @@ def _shares(rows: np.ndarray) -> list[float]:
     return (np.bincount(rows.argmax(-1), minlength=rows.shape[-1]) / len(rows)).tolist()
 
 
-def decisions(task: Task, rows: np.ndarray) -> np.ndarray:
-    """Logits [n, outputs] -> what they say: presence or the class, [n]."""
-    return rows[:, 0] >= 0 if task.head == "sigmoid" else rows.argmax(-1)
+def decisions(task: Task, rows: np.ndarray | tf.Tensor) -> np.ndarray | tf.Tensor:
+    """Logits [n, outputs] -> what they say: presence or the class, [n]; of an array an array, of a tensor a tensor."""
+    if task.head == "sigmoid":
+        return rows[:, 0] >= 0
+    return tf.argmax(rows, -1) if tf.is_tensor(rows) else rows.argmax(-1)
 
 
 def positives(setting: Setting) -> float | None:
@@ -357,9 +366,16 @@ def check_collapse(setting: Setting, run: Run, shown: float | None, step: int) -
         return
     raise UserError(
         f"the generator collapsed: at step {step} its images show {shown:.2f} of the wanted labels each, fewer than "
-        f"collapse.positives={bound:g}: lower gen.gamma or raise gen.beta or gen.bn_stat, in a new --workdir "
+        f"collapse.positives={bound:g}: {_mend(setting.config.gen)}, in a new --workdir "
         f"({run.workdir} keeps its last checkpoint, metrics.jsonl and figures/generated.png)"
     )
+
+
+def _mend(gen: Any) -> str:
+    """What counters no label at all: not the information entropy, which by default has no scale (G3)."""
+    if gen.pseudo != "at_least_one":
+        return "set gen.pseudo=at_least_one" + (" or lower gen.gamma" if gen.gamma else "")
+    return "raise gen.oh or gen.bn_stat" + (", or lower gen.gamma" if gen.gamma else "")
 
 
 def grid(pixels: np.ndarray, columns: int = ROW) -> np.ndarray:

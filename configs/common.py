@@ -308,6 +308,11 @@ def paper_afk(config: ConfigDict) -> ConfigDict:
     config.branch.rule = last.get(config.branch.rule, config.branch.rule)
     config.granularity = ""  # units (A9); DenseNets: their four blocks
     config.branch.blocks_from += "_paper" if config.branch.blocks_from else ""
+    return paper_student(config)
+
+
+def paper_student(config: ConfigDict) -> ConfigDict:
+    """Filters and recipe that AFK and Dual-GAN state for their students: as in `paper_afk`."""
     config.filter = ConfigDict(dict(gate="sigmoid", reduction=8, bias=False))
     for section, rate in ((config.block, 0.01), (config.finetune, 0.001)):
         section.optimizer, section.batch_size = sgd(rate, weight_decay=5e-3), 16

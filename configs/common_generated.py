@@ -64,7 +64,8 @@ def _generated(config: ConfigDict, width: float) -> None:
             gamma=0.0,
             dis="off",  # plus_prob, minus_logit, minus_prob, off (G1)
             ie="label_freq",  # label_freq, bernoulli, softmax (G3)
-            pseudo="at_least_one",  # probability (the paper's), logit: what eq. 6 compares with 0.5; at_least_one: the surest label besides
+            # Eq. 6 compares with 0.5 the probability (our reading), or the logit (as printed); at_least_one: takes the surest label besides.
+            pseudo="at_least_one",
             bn_stat=10.0,  # weight of the distance to the teachers' batch-norm statistics (spec section 6); 0 is the paper's
             steps=5000,  # G15
             batch_size=64,
@@ -92,10 +93,8 @@ def literal(config: ConfigDict) -> ConfigDict:
 
 def paper_dual_gan(config: ConfigDict) -> ConfigDict:
     """What the paper states: poly 0.01 / 0.9, weight decay 5e-3, batch 16; SGD, and a plain sigmoid gate (A7), are our reading."""
-    literal(config).collapse.positives = 0.2  # hours at the paper's scale are worth a guard
-    config.filter = ConfigDict(dict(gate="sigmoid", reduction=8, bias=False))
-    for section, rate in ((config.block, 0.01), (config.finetune, 0.001)):
-        section.optimizer, section.batch_size, section.batchnorm = common.sgd(rate, weight_decay=5e-3), 16, "batch"
+    common.paper_student(literal(config))
+    config.finetune.batchnorm = "batch"
     return config
 
 

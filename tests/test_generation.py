@@ -2,13 +2,16 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from amalgam_tf import data, generation
+from amalgam_tf.data.transforms import Preprocessing
 from amalgam_tf.errors import UserError
 from amalgam_tf.generation import Codes, Generated, Judges
+from amalgam_tf.models.blocks import BlockNet
 from amalgam_tf.models.taps import NormalisedNet
 from amalgam_tf.tasks import Task
 from amalgam_tf.teachers import Stream, Teacher
@@ -84,6 +87,23 @@ class TestJudges:
         assert generation.presence_logits(streams[1:2], logits) is None
 
 
+def test_groups_end_like_the_teachers_blocks():
+    """b1 ends in a pooling of signed features, as a DenseNet's transition does, b2 in a ReLU: so group g2 may write what b1 does."""
+    x = start = keras.Input((SIZE, SIZE, 3))
+    blocks = {}
+    for name, end in (("b1", keras.layers.AveragePooling2D(2)), ("b2", keras.layers.ReLU()), ("b3", keras.layers.ReLU())):
+        x = end(keras.layers.Conv2D(4, 3, strides=1 if name == "b1" else 2, padding="same")(x))
+        blocks[name] = keras.Model(start, x)
+        x = start = keras.Input(x.shape[1:])
+    head = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(x))
+    net = BlockNet({**blocks, "head": keras.Model(start, head)})
+    signed = Teacher("A", net, (Task("sphere"),), Preprocessing.named("centred", SIZE), {})
+    made = generation.make_generator(common_generated.dual_gan("test", {}), [signed], seed=0)
+    assert [made.block(g).layers[-1].name[3:] for g in ("g1", "g2")] == ["relu", "bn"]
+    plain = generation.make_generator(common_generated.dual_gan("test", {}), [teacher("A", ("sphere",), seed=0)], seed=0)
+    assert [plain.block(g).layers[-1].name[3:] for g in ("g1", "g2")] == ["relu", "relu"]
+
+
 class TestGanLoss:
     def test_a_category_beside_labels(self):
         """DAFL's own forms for a softmax task, one vector of labels beside it; means as the docstring says."""
@@ -132,7 +152,10 @@ class TestMonitors:
         if not stops:
             generation.check_collapse(setting, run, shown, step)
             return
-        with pytest.raises(UserError, match="at step 500 its images show 0.10 .* fewer than collapse.positives=0.2: lower gen.gamma"):
+        with pytest.raises(UserError, match="at step 500 its images show 0.10 .* fewer than collapse.positives=0.2: raise gen.oh"):
+            generation.check_collapse(setting, run, shown, step)
+        setting.config.gen.pseudo = "probability"
+        with pytest.raises(UserError, match="set gen.pseudo=at_least_one or lower gen.gamma, in a new --workdir"):
             generation.check_collapse(setting, run, shown, step)
 
 

@@ -18,7 +18,7 @@ Equations
 
 Choices (ids of the project's spec)
     G1   no discrete loss: `gen.gamma=0`. The guard against generators that collapse is Dual-GAN's (`collapse`).
-    G2   weights of the losses: as for Dual-GAN, alpha 0.1, beta 5; L_oh 1. Switches `gen.oh`, `gen.alpha`, `gen.beta`.
+    G2   weights of the losses: as for Dual-GAN, alpha 0.1, beta 5; L_oh 1 (our configs: 5). Switches `gen.oh`, `gen.alpha`, `gen.beta`.
     G3   `gen.ie`, as for Dual-GAN. Natural logarithms; the authors' code has base 10 (a factor 2.3 of beta).
     G4   the authors' generator (models/generator.py with a single group). Their batch norms' epsilon of 0.8, probably a slip, is
          `gen.bn_eps=0.8`.

@@ -70,7 +70,8 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     Category tasks: DAFL's losses for each, beside the vector of labels; softmax cross-entropy in eqs. 12 and 14.
 
 Not implemented
-    Eqs. 2 and 4 (the vanilla GAN and its optimal discriminator: motivation). An adversarial term between teachers and student in
+    Eqs. 2 and 4 (the vanilla GAN and its optimal discriminator: motivation); eq. 1, which the project's spec does not give. B = 5 of G4:
+    the stem is always part of the first block. An adversarial term between teachers and student in
     step I (`gen.adv` of follow-ups): there is no student yet; DAFL has it.
 """
 
@@ -173,7 +174,7 @@ def joint_loss(
 
     Returns:
         (loss, terms): those of eq. 9; `consistency` (the second sum); and for every feature `agreement/GROUP`, the share of decisions
-        that are the image's.
+        that are the image's (of n labels of which the image shows p, "no" to all reaches 1 - p / n).
     """
     *features, image = written
     verdict = judges(written[image])

@@ -3,14 +3,14 @@
 A generator is a chain of groups g1..gB, a `BlockNet` like every other net: g1 reads a code z and writes what the teacher's block B - 1
 writes, every further group goes one block back, and gB writes the image. `taps` gives all of them in one pass.
 
-The paper gives no layers. Ours (spec G4): a dense layer or doubled maps, convolutions, batch norm; feature groups end in a ReLU as the
-teachers' blocks do; the image ends in tanh and a batch norm without scale and shift, as DAFL's, so that over a batch each of its
-channels has mean 0 and variance 1: the range of images normalised as `centred` (`Preprocessing.named`). The last layer turns that into
-PIXELS on the scale 0..255, not cut off there: whatever reads generated images then goes through its own `Preprocessing`, like on real
-ones; for a `centred` net the two cancel.
+The paper gives no layers. Ours (spec G4): a dense layer or doubled maps, convolutions, batch norm; feature groups end in a ReLU where the
+teachers' blocks do (a ResNet's all; a DenseNet's transitions end in a pooling, and so their groups in the batch norm); the image ends in
+tanh and a batch norm without scale and shift, as DAFL's, so that over a batch each of its channels has mean 0 and variance 1: the range of
+images normalised as `centred` (`Preprocessing.named`). The last layer turns that into PIXELS on the scale 0..255, not cut off there:
+whatever reads generated images then goes through its own `Preprocessing`, like on real ones; for a `centred` net the two cancel.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import math
 
 import keras
@@ -29,6 +29,7 @@ _LEAST = 8  # channels
 def generator(
     shapes: Mapping[str, Sequence[int]],
     image_size: int,
+    signed: Collection[str] = (),
     *,
     z_dim: int = 256,
     width: float = 1.0,
@@ -41,6 +42,7 @@ def generator(
         shapes: of the trunk's blocks, in order (`BlockNet.shapes` without the head): maps [height, width, channels]. The last one is
             imitated by nothing; with one block there is a single group: DAFL's generator.
         image_size: side of the square image in pixels.
+        signed: those of the blocks that write negative features too.
         z_dim: length of a code.
         width: factor on the channels inside a group; those between groups are the teacher's. 1 is the table of spec G4 for a ResNet-50 or
             -101: as many channels as the group writes (half of them in the dense layer; for the image a half and a quarter of the first
@@ -60,11 +62,10 @@ def generator(
     if odd := [name for name, shape in shapes.items() if len(shape) != 3 or None in shape]:
         raise UserError(f"block {odd[0]} writes {tuple(shapes[odd[0]])}: a generator imitates maps [height, width, channels] of known size")
     make = _Layers(width, bn_eps, synchronized)
-    targets = [tuple(s) for s in list(shapes.values())[-2::-1]]  # what B-1, B-2, .., 1 write
     groups, source = {}, (z_dim,)
-    for shape in targets:
-        name = f"g{len(groups) + 1}"
-        groups[name] = _feature_group(make, source, shape, name)
+    for block in list(shapes)[-2::-1]:  # B-1, B-2, .., 1
+        name, shape = f"g{len(groups) + 1}", tuple(shapes[block])
+        groups[name] = _feature_group(make, source, shape, "linear" if block in signed else "relu", name)
         source = shape
     name = f"g{len(groups) + 1}"
     groups[name] = _image_group(make, source, image_size, name)
@@ -98,10 +99,12 @@ class _Layers:
         epsilon = self.bn_eps if inner else _EPSILON
         return layers.BatchNormalization(momentum=_MOMENTUM, epsilon=epsilon, synchronized=self.synchronized, name=f"{name}_bn", **more)(x)
 
-    def convolution(self, x, channels: int, name: str, relu: str):
+    def convolution(self, x, channels: int, name: str, end: str):
         # No bias: the batch norm behind takes it out again.
         x = self.norm(layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv")(x), name)
-        return layers.ReLU(name=f"{name}_relu")(x) if relu == "relu" else layers.LeakyReLU(negative_slope=0.2, name=f"{name}_leaky")(x)
+        if end == "linear":
+            return x
+        return layers.ReLU(name=f"{name}_relu")(x) if end == "relu" else layers.LeakyReLU(negative_slope=0.2, name=f"{name}_leaky")(x)
 
     def dense(self, code, height: int, width: int, channels: int):
         """The code as a map: a dense layer and a batch norm."""
@@ -115,8 +118,8 @@ class _Layers:
         return layers.Cropping2D(((0, over[0]), (0, over[1])), name=f"{name}_crop")(x) if any(over) else x
 
 
-def _feature_group(make: _Layers, source: tuple[int, ...], shape: tuple[int, ...], name: str) -> keras.Model:
-    """z or a map -> a map: doubled as often as it takes, two convolutions (one behind a dense layer), ReLU."""
+def _feature_group(make: _Layers, source: tuple[int, ...], shape: tuple[int, ...], end: str, name: str) -> keras.Model:
+    """z or a map -> a map: doubled as often as it takes, two convolutions (one behind a dense layer), `end`: relu or linear."""
     height, width, channels = shape
     x = start = keras.Input(source)
     if len(source) == 1:
@@ -129,7 +132,7 @@ def _feature_group(make: _Layers, source: tuple[int, ...], shape: tuple[int, ...
     for i, count in enumerate(outputs):
         if i < len(sizes):
             x = make.doubled(x, *sizes[i], f"c{i + 1}")
-        x = make.convolution(x, count, f"c{i + 1}", "relu" if i == len(outputs) - 1 else "leaky")
+        x = make.convolution(x, count, f"c{i + 1}", end if i == len(outputs) - 1 else "leaky")
     return keras.Model(start, x, name=name)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from amalgam_tf import published
-from amalgam_tf.report import runs
+from amalgam_tf.report import generated, runs
 from amalgam_tf.report.paper import printed_number
 from amalgam_tf.report.runs import STUDENT, TEACHERS, FinishedRun, Group, Network
 
@@ -67,6 +67,7 @@ class Numbers(NamedTuple):
         balanced: mean balanced accuracy.
         positives: labels that a generated image shows.
         agreement: share of decisions on generated images that are the teachers'.
+        commonest: the agreement of the teachers' most frequent answers.
         shown: images of all training steps, generated ones anew in every step.
         minutes: of training.
     """
@@ -77,6 +78,7 @@ class Numbers(NamedTuple):
     balanced: float | None = None
     positives: float | None = None
     agreement: float | None = None
+    commonest: float | None = None
     shown: float | None = None
     minutes: float | None = None
 
@@ -144,6 +146,7 @@ def numbers(run: FinishedRun, ap: str) -> Numbers:
         *_measured(own, ap, taught.mean(ap)),
         positives=results.get("positives"),
         agreement=results.get("agreement", {}).get("mean"),
+        commonest=generated.commonest(results) if "agreement" in results else None,
         shown=images_shown(run),
         minutes=runs.training_seconds(results) / 60,
     )

@@ -1,6 +1,7 @@
 """The part of a run's report that is about generated images: how often they show each label, and how often the student agrees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import statistics
 from typing import Any
 
 from amalgam_tf.report import text
@@ -10,13 +11,24 @@ GRID = "figures/generated.png"
 
 
 def table(results: Mapping[str, Any]) -> list[str]:
-    """A Markdown table of a run without test images: every stream's share of generated images that show it, and the student's agreement."""
+    """A Markdown table of a run without test images: every stream's share of generated images that show it, the student's agreement, and
+    that of the one answer the teachers give most often.
+    """
     labels, agreement = results["labels"], results["agreement"]
-    rows = [
-        [stream, text.NOTHING if isinstance(labels[stream], list) else percent(labels[stream]), percent(share)]
-        for stream, share in agreement["per_stream"].items()
-    ]
-    return text.table(["stream", "shown by %", "student agrees %"], [*rows, ["**mean**", text.NOTHING, percent(agreement["mean"])]])
+    shown = {stream: text.NOTHING if isinstance(shares, list) else percent(shares) for stream, shares in labels.items()}
+    rows = [[stream, shown[stream], percent(same), percent(_most(labels[stream]))] for stream, same in agreement["per_stream"].items()]
+    last = ["**mean**", text.NOTHING, percent(agreement["mean"]), percent(commonest(results))]
+    return text.table(["stream", "shown by %", "student agrees %", "commonest answer %"], [*rows, last])
+
+
+def commonest(results: Mapping[str, Any]) -> float:
+    """Agreement with the teachers on generated images of a student that always gives their most frequent answer, mean over streams."""
+    return statistics.fmean(map(_most, results["labels"].values()))
+
+
+def _most(shares: float | Sequence[float]) -> float:
+    """`shares`: of the images that show a label, or of each class."""
+    return max(shares) if isinstance(shares, Sequence) else max(shares, 1 - shares)
 
 
 def sections(results: Mapping[str, Any]) -> list[str]:

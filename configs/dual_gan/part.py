@@ -13,9 +13,9 @@ Argument: a set, `scenes` (default: one teacher of ten shapes, a student for fiv
 student for all ten) or `cifar10` (two teachers of five classes, one-vs-rest, both trained on all images; a student for all ten); and a
 row: `ours` (default), `dafl`, `ka` (AFK on the teachers' own unlabelled images), `similar`, `different`, `noise`; ablations of ours:
 `lambda10`, `lambda01` (one input of the two), `minus_logit`, `minus_prob`, `off` (readings of the discrete loss), `bernoulli`,
-`softmax` (information entropy), `no_bn_stat` (batch-norm statistics not matched), `probability` (pseudo-labels by probability alone, as
-printed), `batch` (the generator's batch statistics in step II), `nodata` (ours, with not even a test image), `plain` (one group: the
-generator of DAFL); or a teacher: `whole`, `half1` or `half2`. `literal`, alone or beside `dafl`: ours, or DAFL, with the
+`softmax` (information entropy), `no_bn_stat` (batch-norm statistics not matched), `probability` (pseudo-labels by probability alone, our
+reading of eq. 6), `batch` (the generator's batch statistics in step II), `nodata` (ours, with not even a test image), `plain` (one
+group: the generator of DAFL); or a teacher: `whole`, `half1` or `half2`. `literal`, alone or beside `dafl`: ours, or DAFL, with the
 papers' own losses of the generator.
 """
 

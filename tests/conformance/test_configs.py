@@ -323,9 +323,11 @@ class TestDualGan:
             (entry,) = config.teachers.values()
             assert load_config(entry.config).data.train_reader == entry.data.train_reader == ""
 
-    def test_rows_without_data_make_as_many_images(self):
-        ours, dafl = (load_config(f"configs/dual_gan/part.py:scenes,{row}") for row in ("ours", "dafl"))
-        blocks = 3 * ours.block.steps * ours.block.batch_size + ours.finetune.steps * ours.finetune.batch_size
+    @pytest.mark.parametrize(("table", "count"), [("part.py:scenes", 3), *((f"tables.py:table{n}", 4) for n in (1, 2, 3))])
+    def test_rows_without_data_make_as_many_images(self, table, count):
+        """`count`: stages of a CIFAR ResNet and of a ResNet-101."""
+        ours, dafl = (load_config(f"configs/dual_gan/{table},{row}") for row in ("ours", "dafl"))
+        blocks = count * ours.block.steps * ours.block.batch_size + ours.finetune.steps * ours.finetune.batch_size
         assert ours.gen.steps * ours.gen.batch_size + blocks == dafl.gen.steps * dafl.gen.batch_size
 
     def test_ablations(self):
@@ -341,6 +343,9 @@ class TestDualGan:
             ours, config = (load_config(f"configs/dual_gan/part.py:scenes,{w}") for w in ("ours", word))
             assert config.gen[key] == value != ours.gen[key]
         assert load_config("configs/dual_gan/tables.py:fig5,without").gen.dis == "off"
+        assert load_config("configs/dual_gan/tables.py:table3,ours").gen.batch_size >= 80  # labels (G15)
+        for row in ("ours", "dafl"):
+            assert load_config(f"configs/dual_gan/tables.py:table1,{row}").collapse.positives == 0.2
         assert load_config("configs/dual_gan/tables.py:table1,ours,random").student.weights == "none"
 
     def test_half_of_the_labels_of_one_teacher(self):

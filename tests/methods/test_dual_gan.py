@@ -17,6 +17,7 @@ from amalgam_tf.errors import UserError
 from amalgam_tf.generation import Codes, Judges, Source
 from amalgam_tf.methods import dafl, dual_gan
 from amalgam_tf.models.generator import unmoved
+from amalgam_tf.tasks import Task
 from amalgam_tf.training import state
 from amalgam_tf.training.interrupts import Interrupted
 from amalgam_tf.training.loop import Run
@@ -24,6 +25,7 @@ from configs import common_generated
 from tests.methods.helpers import SIZE, find, interrupted, save_pool, swapped, table_of
 
 POOL = {"A": ("sphere", "box"), "B": ("cone", "torus", "slab")}
+SHAPE = Task("shape", kind="category", labels=("x", "y", "z"), head="softmax")
 
 
 def config_for(teachers, make=common_generated.dual_gan, tasks="*", **changes):
@@ -77,6 +79,13 @@ def soft_entropy(logits, targets):
     return -(p * np.log(q) + (1 - p) * np.log(1 - q))
 
 
+def class_entropy(logits, targets):
+    """Softmax cross-entropy, mean over images."""
+    log_q = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    p = np.exp(targets) / np.exp(targets).sum(-1, keepdims=True)
+    return -(p * log_q).sum(-1).mean()
+
+
 def judged(setting, pixels):
     """What all teachers say of images, their labels side by side, by their own whole networks."""
     return np.concatenate([t.logits(pixels).numpy() for t in setting.teachers], -1)
@@ -107,6 +116,65 @@ class TestEquations:
         setting = amalgamation.prepare(theirs, fold=True, look=generation.no_images)
         other, _ = dafl.generator_loss(setting, still, None, Judges(setting), {"z": z})
         assert float(loss - other) == pytest.approx(0.1 * by_hand["discrete"], rel=1e-3)
+
+    def test_only_wanted_labels_enter(self, pool):
+        """G13: two of five; the losses are those of the two columns alone."""
+        some = dual_gan.enter(config_for(pool, tasks="sphere,cone", gen__groups=2))
+        net, gates = pieces(some)
+        written = net.taps(codes(some), training=True)
+        _, terms = dual_gan.joint_loss(some, written, gates, Judges(some))
+        wanted = judged(some, written["g2"])[:, [0, 2]]
+        p = sigma(wanted)
+        q = p.mean(0) / p.mean(0).sum()
+        assert float(terms["one_hot"]) == pytest.approx(-np.log(np.maximum(p, 1 - p)).mean(), rel=1e-3)
+        assert float(terms["entropy"]) == pytest.approx((q * np.log(q)).sum(), rel=1e-3)
+        assert float(terms["discrete"]) == pytest.approx(p.mean(), rel=1e-3)
+        assert float(terms["positives"]) == pytest.approx((p >= 0.5).sum(-1).mean())
+        said = [t.net.run(gates["g1", t.name](written["g1"]), start="b3").numpy()[:, :1] for t in some.teachers]
+        assert float(terms["consistency"]) == pytest.approx(soft_entropy(np.concatenate(said, -1), wanted).mean(), rel=1e-3)
+
+    def test_categories_and_labels_of_two_logits(self, tmp_path):
+        """Eqs. 12 and 14: softmax cross-entropy for both, the mean over tasks."""
+        pool = save_pool(tmp_path / "pool", {"A": (SHAPE, Task("sphere", head="softmax2"))})
+        setting = dual_gan.enter(config_for(pool, gen__groups=2))
+        net, gates = pieces(setting)
+        _, terms = tf.function(lambda z: dual_gan.joint_loss(setting, net.taps(z), gates, Judges(setting)), autograph=False)(codes(setting))
+        written, (t,) = net.taps(codes(setting)), setting.teachers
+        image, said = (x.numpy() for x in (t.logits(written["g2"]), t.net.run(gates["g1", "A"](written["g1"]), start="b3")))
+        parts = [(image[:, :3], said[:, :3]), (image[:, 3:], said[:, 3:])]
+        assert float(terms["agreement/g1"]) == pytest.approx(np.mean([(a.argmax(-1) == b.argmax(-1)).mean() for a, b in parts]))
+        assert float(terms["consistency"]) == pytest.approx(np.mean([class_entropy(b, a) for a, b in parts]), rel=1e-3)
+
+        with Run(tmp_path / "run", {}) as run:
+            student = amalgamation.start_student(setting, run)
+        filters = branching.start_filters(setting.config.filter, student.shapes, setting.teachers, len, "filter")
+        setting.config.block.batchnorm = "frozen"
+        inputs = dual_gan.two_inputs(setting, student, 0, written)
+        loss, _ = dual_gan.dual_loss(setting, student, 0, filters, inputs, Judges(setting)(written["g2"]).logits)
+        own = t.net.run(filters["b2", "A"](student.run(inputs[0][1], stop=0)), start="b3").numpy()
+        by_hand = np.mean([class_entropy(own[:, :3], image[:, :3]), class_entropy(own[:, 3:], image[:, 3:])])
+        assert float(loss) == pytest.approx(by_hand, rel=1e-3)
+
+    def test_blocks_and_fine_tuning_learn_what_the_teachers_say_of_generated_images(self, setting, tmp_path):
+        """What the two phases feed their losses: fresh images of G, the teachers' answers to these very images."""
+        net, _ = pieces(setting)
+        source, z = Source(net, "inference"), codes(setting)
+        with Run(tmp_path / "run", {}) as run:
+            student = amalgamation.start_student(setting, run)
+            filters = branching.start_filters(setting.config.filter, student.shapes, setting.teachers, len, "filter")
+            phase = dual_gan.block_phase(setting, student, 1, filters, source, run)
+            lessons = dual_gan.generated_lessons(setting, source, run)
+            seeds = [run.seed_of(f"data/{name}") for name in ("generator", "block/b2", "finetune")]
+        written = net.taps(z)
+        said, names = judged(setting, written["g3"]), [str(s) for s in setting.streams]
+        targets = {name: said[:, i : i + 1] for i, name in enumerate(names)}
+        (update,) = phase.updates
+        expected, _ = dual_gan.dual_loss(setting, student, 1, filters, dual_gan.two_inputs(setting, student, 1, written), targets)
+        assert float(update.loss({"z": z})[0]) == pytest.approx(float(expected), rel=1e-4)
+        shown = lessons.shown({"z": z})
+        np.testing.assert_allclose(shown["images"], written["g3"], atol=1e-3)
+        np.testing.assert_allclose(np.concatenate([shown[name] for name in names], -1), said, atol=1e-3)
+        assert [phase.data.seed, lessons.data.seed] == seeds[1:] and len(set(seeds)) == 3
 
     def test_one_group_is_dafls_generator(self, pool):
         one = dual_gan.enter(config_for(pool, gen__groups=1))
@@ -218,7 +286,7 @@ class TestEquations:
 def finished(pool, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """A whole run of two teachers in two groups, with no reader that could be opened; every phase is watched."""
     workdir, seen = tmp_path_factory.mktemp("finished"), {}
-    config = config_for(pool, gen__groups=2)
+    config = config_for(pool, gen__groups=2, gen__bn_stat=1.0)  # with it the teachers' own batch norms are run, too
     patch = pytest.MonkeyPatch()
     for name in ("load", "parts"):
         patch.setattr(data, name, lambda *a, **k: pytest.fail("a reader was opened"))
@@ -234,12 +302,13 @@ def finished(pool, tmp_path_factory) -> Iterator[SimpleNamespace]:
         run.decide("best/finetune", lambda: {"step": phase.steps})  # results want to know
 
     patch.setattr(Run, "phase", watched)
-    before = [state.values_digest(t.net.named_variables("t")) for t in dual_gan.enter(config).teachers]
+    entered = dual_gan.enter(config)
+    before = [state.values_digest(t.net.named_variables("t")) for t in (*entered.teachers, *entered.frozen)]
     with Run(workdir, config.to_dict()) as run:
         setting = dual_gan.enter(config, workdir)
         patch.setattr(dual_gan, "enter", lambda *a: setting)  # the very teachers that the run uses
         results = dual_gan.train(config, run)
-        after = [state.values_digest(t.net.named_variables("t")) for t in setting.teachers]
+        after = [state.values_digest(t.net.named_variables("t")) for t in (*setting.teachers, *setting.frozen)]
     patch.undo()
     yield SimpleNamespace(workdir=workdir, config=config, results=results, seen=seen, teachers=(before, after), setting=setting)
 

@@ -19,6 +19,13 @@ def codes(n=16, z_dim=8, seed=0):
     return tf.constant(np.random.default_rng(seed).standard_normal((n, z_dim)), tf.float32)
 
 
+def test_a_group_writes_negative_features_where_its_block_does():
+    """b2 ends in a pooling, say; g1 imitates it."""
+    net = generator(SMALL, 16, ["b2"], z_dim=8)
+    written = net.taps(codes(), training=True)
+    assert float(tf.reduce_min(written["g1"])) < 0 == float(tf.reduce_min(written["g2"]))
+
+
 @pytest.fixture(scope="module")
 def small() -> BlockNet:
     keras.utils.set_random_seed(0)

@@ -101,6 +101,7 @@ class TestNumbers:
                 "balanced": 0.5,
                 "positives": 0.6,
                 "agreement": 0.95,
+                "commonest": 0.8,
                 "shown": 1500 * 64 + 3 * 600 * 32 + 100 * 32,
                 "minutes": 2.0,
             }

@@ -66,7 +66,7 @@ class TestWrite:
         row = cells((written / "dgan_scenes.md").read_text(), "ours: Dual-GAN")
         of_teachers = f"{kept[1]:.1f} [{kept[0]:.1f}..{kept[2]:.1f}]"
         assert row[1:5] == ["3", f"{ap[1]:.3f} [{ap[0]:.3f}..{ap[2]:.3f}]", of_teachers, "85.6[^dgan-mean]"]
-        assert row[7:] == ["0.60", "95.0", f"{(1500 * 64 + 3 * 600 * 32 + 100 * 32) / 1000:.1f}", "2.0 [1.0..3.0]"]
+        assert row[7:] == ["0.60", "95.0", "80.0", f"{(1500 * 64 + 3 * 600 * 32 + 100 * 32) / 1000:.1f}", "2.0 [1.0..3.0]"]
         by_csv = {(r["row"], r["task"], r["metric"]): r for r in rows_of(written / "dgan_scenes.csv")}
         assert [float(by_csv["ours", "", "ap_all"][k]) for k in ("smallest", "median", "largest")] == pytest.approx(ap)
         assert by_csv["ours", "ball", "shown"]["median"] == "0.1" and by_csv["ours", "cone", "prevalence"]["seeds"] == "3"
