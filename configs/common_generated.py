@@ -64,7 +64,7 @@ def _generated(config: ConfigDict, width: float) -> None:
             gamma=0.0,
             dis="off",  # plus_prob, minus_logit, minus_prob, off (G1)
             ie="label_freq",  # label_freq, bernoulli, softmax (G3)
-            # Eq. 6 compares with 0.5 the probability (our reading), or the logit (as printed); at_least_one: takes the surest label besides.
+            # Eq. 6 compares with 0.5 the probability (our reading), or the logit (as printed); at_least_one takes the surest label besides.
             pseudo="at_least_one",
             bn_stat=10.0,  # weight of the distance to the teachers' batch-norm statistics (spec section 6); 0 is the paper's
             steps=5000,  # G15

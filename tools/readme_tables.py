@@ -99,15 +99,12 @@ CUSTOMIZE = {  # accuracy in points; claim -> row of the differences -> groups
 }
 SOKA = {  # change of the main errors in percent; claim -> tasks, `mean` over both
     "the student is on par with its teachers": ("depth_zbuffer", "edge_texture", "mean"),
-    **dict.fromkeys(
-        (
-            *("the whole method helps", "MIA helps", "ACCT helps"),
-            "a strong auxiliary teacher helps",  # the weak one of the first series had learned nothing: no claim until it is repeated
-            *("the rate of the task weights does not matter", "GradNorm does not matter with eq. 8 as printed (S6)"),
-        ),
-        ("mean",),
-    ),
+    **dict.fromkeys(("the whole method helps", "MIA helps", "ACCT helps"), ("mean",)),
+    **dict.fromkeys(("a strong auxiliary teacher helps", "a weak auxiliary teacher hurts"), ("mean",)),
 }
+# Of the series whose students have no auxiliary teacher.
+ALONE = ("the rate of the task weights does not matter", "GradNorm does not matter with eq. 8 as printed (S6)")
+ALONE_ROWS = ("equal", "weighted", "fast_weights", "printed_mia")
 NAMES = {"depth_zbuffer": "depth", "edge_texture": "edges", "mean": "mean of both"}
 
 
@@ -127,8 +124,9 @@ def overview() -> list[str]:
         for group in groups:
             row = customize_row(claim, group)
             lines.append(["Customize", f"{claim}, accuracy in points, {group}", interval(row, 100, 1), row["seeds"], verdict(row)])
-    found = rows("soka_scenes/soka_scenes_claims.csv")
-    for claim, task in ((c, t) for c, tasks in SOKA.items() for t in tasks):
+    wanted = [("soka_scenes", claim, task) for claim, tasks in SOKA.items() for task in tasks]
+    for folder, claim, task in [*wanted, *(("soka_no_auxiliary", claim, "mean") for claim in ALONE)]:
+        found = rows(f"{folder}/{folder}_claims.csv")
         row = one(found, pair="depth-edge2d", claim=claim, task=task, seed="all", metric="change of error %")
         lines.append(["SOKA", f"{claim}, change of error in %, {NAMES[task]}", interval(row, 1, 1), row["seeds"], row["verdict"]])
     return text.table(["paper", "claim", "here (95 % interval)", "seeds", "verdict"], lines)
@@ -184,10 +182,20 @@ def soka() -> list[str]:
     return [line for line in table if "(same run as ours)" not in line]
 
 
+def soka_alone() -> list[str]:
+    """The variants whose students have no auxiliary teacher."""
+    head, rule, *found = section("soka_no_auxiliary/soka_no_auxiliary.md", "Variants of depth-edge2d")
+    return [head, rule, *(line for line in found if cells(line)[0] in ("ours", "kd_mia", *ALONE_ROWS))]
+
+
 def soka_claims() -> list[str]:
-    """The claims on the mean over both tasks."""
-    table = section("soka_scenes/soka_scenes.md", "Claims")
-    return columns([*table[:2], *(line for line in table if {"depth-edge2d", "mean"} <= set(cells(line)))], *_CLAIM)
+    """The claims on the mean over both tasks, then those of the series without auxiliary teachers that only it has."""
+    lines = []
+    for folder, shown in (("soka_scenes", None), ("soka_no_auxiliary", ALONE_ROWS)):
+        head, rule, *found = section(f"{folder}/{folder}.md", "Claims")
+        found = [line for line in found if {"depth-edge2d", "mean"} <= set(cells(line))]
+        lines += [line for line in found if shown is None or any(f"({row} - " in line for row in shown)]
+    return columns([head, rule, *lines], *_CLAIM)
 
 
 _CLAIM = ("claim", "seeds", "change %", "95 % interval", "seeds from .. to", "verdict")
@@ -199,6 +207,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "customize": customize,
     "customize differences": customize_claims,
     "soka": soka,
+    "soka alone": soka_alone,
     "soka claims": soka_claims,
 }
 
