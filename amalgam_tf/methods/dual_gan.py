@@ -58,7 +58,7 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     G10  one optimizer and schedule a block; eta is measured on `generated.held_out_images` fixed images, from F1. Switch
          `block.eta_from=both`: from F1 and F2 of the same codes, weighed as in eq. 17.
     G11  one branch point a teacher.
-    G12  fine-tuning on generated images, all weights, a tenth of the blocks' rate (from scratch: their rate); the start or the look of
+    G12  fine-tuning on generated images, all weights, a tenth of the blocks' rate (from scratch: 0.4 of it); the start or the look of
          the best held-out loss is kept (held-out images are generated, too). Section `finetune`.
     G13  step I knows the wanted labels only.
     G14  start of the student: `student.weights=imagenet` is the paper's, but then ImageNet was seen; `none` is data-free.

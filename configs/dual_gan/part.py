@@ -57,7 +57,7 @@ ARGUMENTS = (
     *(f"cifar10,{row}" for row in CHANGES if row not in ("ours", "nodata")),
     "scenes,nodata",
 )
-GENERATOR_STEPS, BLOCK_STEPS, FINETUNE_STEPS = 1000, 300, 700
+GENERATOR_STEPS, BLOCK_STEPS, FINETUNE_STEPS = 1000, 400, 1400
 
 
 def get_config(argument: str = ""):
