@@ -16,7 +16,9 @@ RUNS = {  # folder of results -> its runs
     "voc2012_part": ["seed*/*"],
     "customize_part": ["seed*/**"],
     "soka_scenes": ["seed*/*", "teachers/*"],
+    "soka_no_auxiliary": ["seed*/*"],
     "soka_rgbd": ["seed*/*", "teachers/*"],
+    "dgan_cifar10": ["seed*/*", "teachers/*"],
 }
 FACTS = {
     "3.11": "Python",
@@ -71,7 +73,9 @@ def test_figures_of_the_readme_exist(readme):
     assert len(shown) >= 3 and all((ROOT / place).is_file() for place in shown)
 
 
-@pytest.mark.parametrize("path", [p for p in sorted((ROOT / "results").rglob("*.json")) if p.name != "benchmark.json"], ids=str)
+@pytest.mark.parametrize(
+    "path", [p for p in sorted((ROOT / "results").rglob("*.json")) if p.name not in ("benchmark.json", "config.json")], ids=str
+)
 def test_every_results_file_says_how_it_was_made(path):
     results = json.loads(path.read_text())
     assert results["command"].startswith("python -m amalgam_tf.bin.") and results["commit"] and isinstance(results["seed"], int)

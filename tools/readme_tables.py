@@ -106,6 +106,11 @@ SOKA = {  # change of the main errors in percent; claim -> tasks, `mean` over bo
 ALONE = ("the rate of the task weights does not matter", "GradNorm does not matter with eq. 8 as printed (S6)")
 ALONE_ROWS = ("equal", "weighted", "fast_weights", "printed_mia")
 NAMES = {"depth_zbuffer": "depth", "edge_texture": "edges", "mean": "mean of both"}
+DUAL_GAN = {"CIFAR-10": "dgan_cifar10"}  # images -> folder
+IMAGE_FREE = {  # claim -> rows, in mAP
+    "a student without images beats DAFL's, mAP": ("ours", "dafl"),
+    "DAFL's beats that of noise, mAP": ("dafl", "noise"),
+}
 
 
 def customize_row(claim: str, group: str) -> dict[str, str]:
@@ -129,6 +134,9 @@ def overview() -> list[str]:
         found = rows(f"{folder}/{folder}_claims.csv")
         row = one(found, pair="depth-edge2d", claim=claim, task=task, seed="all", metric="change of error %")
         lines.append(["SOKA", f"{claim}, change of error in %, {NAMES[task]}", interval(row, 1, 1), row["seeds"], row["verdict"]])
+    for (claim, (left, right)), (images, folder) in ((c, i) for c in IMAGE_FREE.items() for i in DUAL_GAN.items()):
+        row = one(rows(f"{folder}/{folder}_claims.csv"), left=left, right=right)
+        lines.append(["Dual-GAN", f"{claim}, {images}", interval(row | {"difference": row["mean"]}, 1, 3), row["seeds"], row["verdict"]])
     return text.table(["paper", "claim", "here (95 % interval)", "seeds", "verdict"], lines)
 
 
@@ -198,6 +206,23 @@ def soka_claims() -> list[str]:
     return columns([head, rule, *lines], *_CLAIM)
 
 
+def dual_gan(images: str) -> list[str]:
+    """Rows of one set of images; the notes on the paper's numbers stand in results/."""
+    folder = DUAL_GAN[images]
+    shown = columns(section(f"{folder}/{folder}.md", "Rows"), *_ROW)
+    return [re.sub(r"\[\^[^]]*\]", lambda m: " " * len(m[0]), line) for line in shown]
+
+
+def dual_gan_claims() -> list[str]:
+    """The paper's, of both sets of images."""
+    lines = []
+    for images, folder in DUAL_GAN.items():
+        head, _, *found = map(cells, section(f"{folder}/{folder}.md", "Claims"))
+        lines += [[images, *row] for row in found if not row[0].startswith("(not the paper's)")]
+    return text.table(["images", *head], sorted(lines, key=lambda row: [line[1] for line in lines].index(row[1])))
+
+
+_ROW = ("row", "seeds", "mAP", "of the teachers' %", "of the teacher's %, paper", "balanced accuracy %", "labels an image")
 _CLAIM = ("claim", "seeds", "change %", "95 % interval", "seeds from .. to", "verdict")
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     "overview": overview,
@@ -209,6 +234,8 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "soka": soka,
     "soka alone": soka_alone,
     "soka claims": soka_claims,
+    "dual gan": lambda: dual_gan("CIFAR-10"),
+    "dual gan claims": dual_gan_claims,
 }
 
 

@@ -55,8 +55,9 @@ Choices the paper leaves open, and deviations (ids of the project's spec)
     G8   L_a: mean over teachers, on the image only.
     G9   one optimizer for all groups and filters; then G is frozen with stored batch-norm statistics, fresh z in every step. Switch
          `generated.batchnorm=batch`: those of the batch, what is stored stays.
-    G10  one optimizer and schedule a block; eta is measured on `generated.held_out_images` fixed images, from F1. Switch
-         `block.eta_from=both`: from F1 and F2 of the same codes, weighed as in eq. 17.
+    G10  one optimizer and schedule a block; eta is measured on `generated.held_out_images` fixed images, from F1 and F2 of the same codes,
+         weighed as in eq. 17, whose loss it is. Switch `block.eta_from=image`: from F1 alone, what the student will read (the
+         spec's default; our configs: both).
     G11  one branch point a teacher.
     G12  fine-tuning on generated images, all weights, a tenth of the blocks' rate (from scratch: 0.4 of it); the start or the look of
          the best held-out loss is kept (held-out images are generated, too). Section `finetune`.

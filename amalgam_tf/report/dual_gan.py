@@ -39,6 +39,7 @@ SAID = {  # rows in the order of the paper's table 1, then ours that it lacks
     "no_bn_stat": "no_bn_stat: batch-norm statistics not matched",
     "probability": "probability: pseudo-labels by probability alone",
     "batch": "batch: the generator's batch statistics in step II",
+    "eta_image": "eta_image: branch points by the image alone",
     "plain": "plain: one group, DAFL's generator",
 }
 PRINTED = {  # row -> the paper's, of table 1 and of table 4, whose runs are those of table 1

@@ -14,9 +14,9 @@ student for all ten) or `cifar10` (two teachers of five classes, one-vs-rest, bo
 row: `ours` (default), `dafl`, `ka` (AFK on the teachers' own unlabelled images), `similar`, `different`, `noise`; ablations of ours:
 `lambda10`, `lambda01` (one input of the two), `minus_logit`, `minus_prob`, `off` (readings of the discrete loss), `bernoulli`,
 `softmax` (information entropy), `no_bn_stat` (batch-norm statistics not matched), `probability` (pseudo-labels by probability alone, our
-reading of eq. 6), `batch` (the generator's batch statistics in step II), `nodata` (ours, with not even a test image), `plain` (one
-group: the generator of DAFL); or a teacher: `whole`, `half1` or `half2`. `literal`, alone or beside `dafl`: ours, or DAFL, with the
-papers' own losses of the generator.
+reading of eq. 6), `batch` (the generator's batch statistics in step II), `eta_image` (branch points from F1 alone), `nodata` (ours, with
+not even a test image), `plain` (one group: the generator of DAFL); or a teacher: `whole`, `half1` or `half2`. `literal`, alone or beside
+`dafl`: ours, or DAFL, with the papers' own losses of the generator.
 """
 
 from configs import common, common_generated
@@ -47,9 +47,10 @@ CHANGES = {
     "probability": {"gen.pseudo": "probability", "collapse.positives": 0.0},
     "batch": {"generated.batchnorm": "batch"},
     "nodata": {"evaluate_on": ""},
+    "eta_image": {"block.eta_from": "image"},
     "plain": {"gen.groups": 1},
 }
-SHARED = ("lambda10", "lambda01", "batch")  # they take the generator of `ours`
+SHARED = ("lambda10", "lambda01", "batch", "eta_image")  # they take the generator of `ours`
 WORDS = (*CHANGES, "dafl", "ka", "similar", "different", "noise", *NAMES)
 ARGUMENTS = (
     *(f"{of},{row}" for of in TEACHERS for row in WORDS if row not in CHANGES and (row in NAMES) <= (row in TEACHERS[of])),
