@@ -327,7 +327,7 @@ _SOKA = (
 
 ARTEFACTS: Mapping[str, Artefact] = {a.name: a for a in (*_AFK, *_CUSTOMIZE, *_DUAL_GAN, *_SOKA)}
 
-_READINGS = ("no_bn_stat", "probability", "off", "minus_logit", "minus_prob", "bernoulli", "softmax", "plain", "batch")
+_READINGS = ("no_bn_stat", "probability", "off", "minus_logit", "minus_prob", "bernoulli", "softmax", "plain", "batch", "eta_image")
 CHOICES: Mapping[str, Artefact] = {
     f"{paper}.choices": Artefact(f"{paper}.choices", said, (), tuple(small))
     for paper, said, small in (
