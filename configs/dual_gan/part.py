@@ -5,9 +5,10 @@ Data: none for `scenes` and `union`; CIFAR-10 as JPEG or PNG files in class fold
     `different` of the scenes is CIFAR-10 (--config.data.train_root=cifar10_images), `similar` of CIFAR-10 is VOC 2012
     (data.train_root is the folder that holds VOC2012/), its `different` a folder of frames of rooms (data.train_root, with a sub-folder
     train).
-Hardware and expected time: 2 CPU cores, about five minutes a teacher and ten a student without data (estimated from --dry_run).
+Hardware and expected time: one CPU core: about five minutes a teacher and a student of AFK's, sixteen to twenty a student without data.
 Published row: none; the paper has no experiment of this size.
-Expected: the paper's ordering: teacher and ka, ours, similar, dafl, different and noise.
+Expected: on CIFAR-10 teacher and ka, then ours and dafl side by side, noise far behind (results/dgan_cifar10); the paper has ours clearly
+    above dafl. On scenes no student without data learns much yet (results/README.md).
 
 Argument: a set, `scenes` (default: one teacher of ten shapes, a student for five of them), `union` (two teachers of five shapes, a
 student for all ten) or `cifar10` (two teachers of five classes, one-vs-rest, both trained on all images; a student for all ten); and a
