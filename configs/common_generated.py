@@ -27,7 +27,7 @@ def dual_gan(command: str, teachers: dict[str, dict[str, str]], weights: str = "
         dict(steps=1000, batch_size=32, batchnorm=statistics, lambda1=1.0, lambda2=1.0, optimizer=common.adam(rate))  # G5, G10
     )
     # image, both: which inputs the branch points are decided from (G10). By the image alone, thousandths of a nat decided, and sent all
-    # labels of one seed on CIFAR-10 to the last block; by the loss that blocks are trained on (eq. 17) the first one wins clearly.
+    # labels of one seed on CIFAR-10 to the last block; by the loss that blocks are trained on (eq. 17) two seeds of three keep the first.
     config.block.eta_from = "both"
     # G12: a tenth of the rate; not from scratch: on CIFAR-10 (one seed and generator, 400 steps of blocks) the held-out loss ended at
     # 0.2095 after 400 steps of a tenth and at 0.2033 after 1,400 of 0.4; with 200 of blocks at 0.2100 (a tenth) and 0.2065 after 1,400.
