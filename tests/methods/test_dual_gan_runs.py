@@ -95,11 +95,11 @@ class TestWhereBranchPointsAreDecided:
             assert abs(own[s] - others[s]) > 1e-4
 
     def test_the_image_alone(self, pieces):
-        """By default; the same where the image is all that a block is trained on."""
-        image, both = self.measured(pieces, 1), self.measured(pieces, 1, eta_from="both")
-        assert any(abs(both[s]["loss"] - image[s]["loss"]) > 1e-4 for s in image)
+        """Both is the default, and the same where the image is all that a block is trained on."""
+        image, both, default = (self.measured(pieces, 1, **of) for of in ({"eta_from": "image"}, {"eta_from": "both"}, {}))
+        assert any(abs(both[s]["loss"] - image[s]["loss"]) > 1e-4 for s in image) and default == both
         same = self.measured(pieces, 1, eta_from="both", lambda1=2.0, lambda2=0.0)
-        first, alone = self.measured(pieces, 0), self.measured(pieces, 0, eta_from="both", lambda2=3.0)
+        first, alone = self.measured(pieces, 0, eta_from="image"), self.measured(pieces, 0, eta_from="both", lambda2=3.0)
         for s in image:
             assert same[s] == pytest.approx(image[s], rel=1e-3, abs=1e-5) and alone[s] == pytest.approx(first[s], rel=1e-3, abs=1e-5)
 
@@ -113,11 +113,9 @@ def test_a_misspelt_choice(config):
 
 def test_plan_counts_both_inputs(config):
     teachers = {n: pools.Teacher.load(entry["path"], n) for n, entry in config.teachers.items()}
-    both = config.copy_and_resolve_references()
-    both.block.eta_from = "both"
-    more = {
-        a.name: b.work - a.work for a, b in zip(dual_gan.plan(config, teachers).lines, dual_gan.plan(both, teachers).lines, strict=True)
-    }
+    image, both = config.copy_and_resolve_references(), config.copy_and_resolve_references()
+    image.block.eta_from, both.block.eta_from = "image", "both"
+    more = {a.name: b.work - a.work for a, b in zip(dual_gan.plan(image, teachers).lines, dual_gan.plan(both, teachers).lines, strict=True)}
     assert {name for name, work in more.items() if work} == {"block/b2", "block/b3"} and min(more.values()) == 0
     assert more["block/b3"] > more["block/b2"]  # the image costs its making, the second input block and teachers besides
 
