@@ -289,8 +289,9 @@ def test_ctrl_c_reaches_the_child_once_and_waits_for_it(tmp_path, number):
         sys.exit(130)
     """)
     parent = textwrap.dedent(f"""
-        import sys
+        import signal, sys
         from amalgam_tf import series
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
         try:
             series._in_a_process([sys.executable, "-c", {child!r}])
         except KeyboardInterrupt:

@@ -129,7 +129,7 @@ class TestSelection:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in sorted((ROOT / "results").rglob("*.json")) if p.name != "benchmark.json"], ids=lambda p: f"{p.parent.name}/{p.stem}"
+    "path", [p for p in sorted((ROOT / "results").rglob("*.json")) if p.name not in ("benchmark.json", "config.json")], ids=str
 )
 def test_committed_results_render(tmp_path, path):
     results = json.loads(path.read_text())
